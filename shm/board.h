@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The board: who wants what computed and how far it is. falcond writes requests and grants, the engine writes progress;
+ * neither needs anything else to go on, so either may die at any time. docs/BOARD.md has a row for every field.
+ *
+ *	header (4,096 bytes) | words, 128 bytes a slot | page tables | rows ring | token logs
+ *
+ * Rules. One writer a field. A payload is written first, then one release store of the word that publishes it; the reader
+ * loads that word with acquire. Each side treats what the other wrote as input: indices and lengths are checked before use.
+ * There are no wake-up words: after publishing write the eventfd; on waking read it, then scan.
+ *
+ * A session occupies one slot. It runs in numbered runs: `generate` starts one, `append` the next. falcond publishes a run
+ * with `want` = {run, RUN}; the engine takes it by storing progress and then `is` = {run, RUNNING}, and ends it with
+ * `is` = {run, DONE}. Run numbers of a slot only rise, across sessions too, so a stale `is` never matches.
+ *
+ *	want (falcond)              is (engine, between steps)
+ *	{k, RUN}                    {k, RUNNING}, later {k, DONE} with `reason`
+ *	{k, PAUSE}                  {k, PAUSED}, unless it is {k, DONE}; {k, RUN} again resumes
+ *	{k, CANCEL}                 {k, DONE} with reason CANCELLED, unless it is {k, DONE} already
+ *	{k, CLOSE}                  {k, CLOSED}: the engine has let go of pages and log; falcond then stores {k, NONE}
+ *
+ * The token log holds ids of positions [0, n_tokens); falcond writes [.., n_from) before it publishes a run, the engine the
+ * rest. n_kv counts positions whose keys and values are complete; the engine never writes below it.
+ */
+#ifndef FALCON_SHM_BOARD_H
+#define FALCON_SHM_BOARD_H
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "shm/pages.h"
+
+#define BOARD_MAGIC UINT64_C(0x3144524243464c46) /* "FLFCBRD1" */
+#define BOARD_ABI 1u
+
+enum {
+	BOARD_NAME = 64,       /* bytes of a session's name, without NUL */
+	BOARD_REQUEST = 64,    /* bytes of a request id */
+	BOARD_STOPS = 8,       /* stop strings a session */
+	BOARD_STOP_BYTES = 64, /* bytes of one */
+	BOARD_BIASES = 64,     /* logit biases a session */
+	BOARD_BATCH = 256,     /* sessions in one step */
+	BOARD_RING = 64,       /* entries of the rows ring */
+};
+
+enum board_want { BOARD_NONE = 0, BOARD_RUN, BOARD_PAUSE, BOARD_CANCEL, BOARD_CLOSE };
+enum board_is { BOARD_NEVER = 0, BOARD_RUNNING, BOARD_PAUSED, BOARD_DONE, BOARD_CLOSED };
+enum board_reason {
+	BOARD_STOP = 1,  /* a stop string */
+	BOARD_EOS,       /* an end-of-text token */
+	BOARD_LENGTH,    /* n tokens were generated */
+	BOARD_CONTEXT,   /* the context is full */
+	BOARD_CANCELLED,
+	BOARD_ERROR,     /* the engine cannot compute it (numbers that are not finite, or a record it does not accept) */
+};
+
+/* {run, verb or state} in one word. Runs are 24 bits. */
+static inline uint32_t board_word(uint32_t run, uint32_t low) { return run << 8 | (low & 0xffu); }
+static inline uint32_t board_run(uint32_t word) { return word >> 8; }
+static inline uint32_t board_low(uint32_t word) { return word & 0xffu; }
+
+/* {n_kv, n_tokens} in one word. */
+static inline uint64_t board_progress(uint32_t n_kv, uint32_t n_tokens) { return (uint64_t)n_kv << 32 | n_tokens; }
+static inline uint32_t board_n_kv(uint64_t progress) { return (uint32_t)(progress >> 32); }
+static inline uint32_t board_n_tokens(uint64_t progress) { return (uint32_t)progress; }
+
+/* A slot's words: one cache line for each writer. */
+struct board_words {
+	/* falcond */
+	_Atomic uint32_t want;       /* publishes the record, the log up to n_from and the page table up to n_pages */
+	_Atomic uint32_t n_pages;    /* entries of the page table that are granted; publishes them */
+	_Atomic uint32_t rows_until; /* score runs: positions below this may be computed (credit of the rows ring) */
+	uint8_t pad0[52];
+	/* engine */
+	_Atomic uint64_t progress;   /* publishes keys, values and log; valid while is.run == want.run */
+	_Atomic uint32_t is;         /* publishes progress of the run it names, and reason */
+	_Atomic uint32_t reason;     /* enum board_reason of the run that is DONE */
+	uint8_t pad1[48];
+};
+static_assert(sizeof(struct board_words) == 128, "board_words");
+static_assert(offsetof(struct board_words, progress) == 64, "board_words.progress");
+
+enum board_record_flags { BOARD_IGNORE_EOS = 1, BOARD_SCORE = 2, BOARD_ROWS = 4 };
+
+/* Sampling parameters; DESIGN of the sampler in model/sampler.h. */
+struct board_params {
+	float temp;              /* 0: greedy */
+	float top_p, min_p;      /* 1 and 0: off */
+	float repeat_penalty;    /* 1: off */
+	float presence_penalty, frequency_penalty; /* 0: off */
+	uint32_t top_k;          /* 0: off */
+	uint32_t repeat_last_n;  /* tokens that the repeat penalty looks back over */
+	uint64_t seed;
+};
+static_assert(sizeof(struct board_params) == 40, "board_params");
+
+struct board_bias { int32_t id; float bias; };
+
+/*
+ * What a session is, in front of its token log. The layout is frozen by `version`, so that it can be read whatever the
+ * board's ABI. falcond writes it between runs; `n_tokens` is the engine's, a copy of progress for readers of the log alone.
+ */
+struct board_record {
+	uint32_t version;      /* BOARD_RECORD_VERSION */
+	uint32_t flags;        /* enum board_record_flags */
+	uint64_t owner;        /* a uid, or an API key's number */
+	uint64_t generation;   /* rises each time the session changes; the newest copy wins */
+	uint32_t name_length, request_length;
+	char name[BOARD_NAME];
+	char request[BOARD_REQUEST]; /* request_id of the op that created the session */
+	uint32_t n_given;      /* of the current run: text and stops count from this position */
+	uint32_t n_from;       /* tokens in the log when the run was published, >= n_given (a fork in mid-run has more) */
+	uint32_t n_end;        /* the run ends when n_tokens reaches it */
+	uint32_t kv_from;      /* n_kv when the run was published, <= n_from */
+	struct board_params params;
+	uint32_t n_stops, n_biases;
+	uint8_t stop_length[BOARD_STOPS];
+	char stops[BOARD_STOPS][BOARD_STOP_BYTES];
+	struct board_bias biases[BOARD_BIASES];
+	uint32_t n_tokens;     /* engine */
+	uint32_t reserved[3];
+};
+#define BOARD_RECORD_VERSION 1u
+static_assert(offsetof(struct board_record, owner) == 8, "board_record.owner");
+static_assert(offsetof(struct board_record, name) == 32, "board_record.name");
+static_assert(offsetof(struct board_record, n_given) == 160, "board_record.n_given");
+static_assert(offsetof(struct board_record, params) == 176, "board_record.params");
+static_assert(offsetof(struct board_record, stop_length) == 224, "board_record.stop_length");
+static_assert(offsetof(struct board_record, stops) == 232, "board_record.stops");
+static_assert(offsetof(struct board_record, biases) == 744, "board_record.biases");
+static_assert(offsetof(struct board_record, n_tokens) == 1256, "board_record.n_tokens");
+enum { BOARD_RECORD_SIZE = 2048 };
+static_assert(sizeof(struct board_record) <= BOARD_RECORD_SIZE, "board_record");
+
+/*
+ * One entry of the rows ring: what a score run has to say of positions [first, first + count). The engine publishes it by
+ * ring_head, before the progress that passes these positions; an engine that starts anew may publish them again, so falcond
+ * drops what it has already. payload: float32.
+ *	without BOARD_ROWS: count values, ln p(token first+i+1 | all before); nothing is said after the last token
+ *	with BOARD_ROWS:    count is 1: n_vocab logits of position first, then ln p(token first+1 | ...) (0 after the last)
+ */
+struct board_row {
+	uint32_t slot, run;
+	uint32_t first, count;
+	/* payload follows, ring_stride - 16 bytes at most */
+};
+static_assert(sizeof(struct board_row) == 16, "board_row");
+
+struct board_header {
+	/* falcond, constant once an engine runs */
+	uint64_t magic;
+	uint32_t abi;
+	uint32_t features;
+	uint8_t set_id[16];
+	uint8_t fingerprint[16]; /* state fingerprint: image, arithmetic version, kv type, page size, dense */
+	uint32_t n_slots;
+	uint32_t n_context;   /* tokens a session may have */
+	uint32_t n_table;     /* entries of one page table: ceil(n_context / 32) */
+	uint32_t ring_stride; /* bytes of one ring entry */
+	uint64_t words_offset, tables_offset, ring_offset, logs_offset;
+	uint64_t log_stride;  /* bytes of one record and log, a multiple of 4,096 */
+	uint64_t size;
+	uint8_t pad0[256 - 112];
+
+	/* falcond, changing */
+	_Atomic uint32_t n_used;    /* slots ever used: the engine scans [0, n_used) */
+	uint32_t chunk_ms;          /* time budget of a step's prefill, milliseconds */
+	_Atomic uint64_t ring_tail; /* entries that falcond has taken */
+	uint8_t pad1[256 - 16];
+
+	/* engine */
+	_Atomic uint64_t ring_head;     /* entries published */
+	_Atomic uint64_t step;          /* number of the step in progress or last done; odd while in progress */
+	_Atomic uint64_t step_started;  /* CLOCK_MONOTONIC ns of the step in progress */
+	_Atomic uint64_t tokens_prefill, tokens_decode; /* counters, over all engines */
+	_Atomic uint32_t batch_max;     /* most sessions in one step */
+	_Atomic uint32_t n_suspects;    /* slots in the step in progress: the suspects if the engine dies */
+	uint32_t suspects[BOARD_BATCH];
+	_Atomic uint32_t ready;         /* pid of the engine that has mapped everything and scans */
+	uint32_t threads;               /* published by ready */
+	char isa[16];                   /* published by ready: the kernels' instruction set */
+};
+static_assert(offsetof(struct board_header, n_slots) == 48, "board_header.n_slots");
+static_assert(offsetof(struct board_header, size) == 104, "board_header.size");
+static_assert(offsetof(struct board_header, n_used) == 256, "board_header.n_used");
+static_assert(offsetof(struct board_header, ring_head) == 512, "board_header.ring_head");
+static_assert(sizeof(struct board_header) <= 4096, "board_header");
+
+/* A mapped board: pointers computed once from a checked header. */
+struct board {
+	struct board_header *header;
+	struct board_words *words; /* [n_slots] */
+	uint32_t *tables;          /* [n_slots][n_table] page numbers, falcond's */
+	uint8_t *ring;             /* [BOARD_RING][ring_stride] */
+	uint8_t *logs;             /* [n_slots][log_stride] */
+};
+
+/* Fills the constant part of a header (set id and fingerprint are the caller's). */
+void board_plan(uint32_t n_slots, uint32_t n_context, uint32_t n_vocab, struct board_header *ret);
+
+/* Checks the header of a segment of `size` bytes mapped at base and computes the pointers. 0 or -EINVAL. */
+int board_open(void *base, uint64_t size, struct board *ret_board, struct err *e);
+
+static inline struct board_record *board_record(const struct board *b, uint32_t slot)
+{
+	return (struct board_record *)(void *)(b->logs + b->header->log_stride * slot);
+}
+
+static inline int32_t *board_log(const struct board *b, uint32_t slot)
+{
+	return (int32_t *)(void *)(b->logs + b->header->log_stride * slot + BOARD_RECORD_SIZE);
+}
+
+static inline uint32_t *board_table(const struct board *b, uint32_t slot)
+{
+	return b->tables + (size_t)b->header->n_table * slot;
+}
+
+static inline struct board_row *board_row(const struct board *b, uint64_t index)
+{
+	return (struct board_row *)(void *)(b->ring + (size_t)b->header->ring_stride * (index % BOARD_RING));
+}
+
+/* How far a session is: its progress if the engine has taken the run that `want` names, else where the run starts. */
+uint64_t board_effective(const struct board *b, uint32_t slot);
+
+/*
+ * Checks a record against the board's limits (lengths, counts, positions, finite parameters), whoever wrote it.
+ * 0 or -EINVAL with the field's name.
+ */
+int board_record_check(const struct board *b, const struct board_record *record, uint32_t n_vocab, struct err *e);
+
+#endif
