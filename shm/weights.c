@@ -26,6 +26,11 @@ const char *weights_type_name(uint32_t type)
 	return type < WEIGHTS_TYPES ? type_names[type] : NULL;
 }
 
+const char *weights_role_name(uint32_t role)
+{
+	return role < WEIGHTS_ROLES ? role_names[role] : NULL;
+}
+
 uint64_t weights_strip_bytes(uint32_t type, uint32_t cols)
 {
 	static const uint32_t dense[] = {[WEIGHTS_F32] = 4, [WEIGHTS_F16] = 2, [WEIGHTS_BF16] = 2};
@@ -58,11 +63,11 @@ static int in_range(const char *what, uint64_t value, uint64_t low, uint64_t hig
 {
 	if (value >= low && value <= high)
 		return 0;
-	return err_set(e, -EINVAL, "weights image: %s is %llu, expected %llu to %llu", what, (unsigned long long)value,
+	return err_set(e, -EINVAL, "%s is %llu, expected %llu to %llu", what, (unsigned long long)value,
 		       (unsigned long long)low, (unsigned long long)high);
 }
 
-static int check_hparams(const struct weights_hparams *hp, struct err *e)
+int weights_check_hparams(const struct weights_hparams *hp, struct err *e)
 {
 	const struct { const char *name; uint64_t value, low, high; } bounds[] = {
 		{"family", hp->family, WEIGHTS_FALCON, WEIGHTS_LLAMA}, {"n_layer", hp->n_layer, 1, 1024},
@@ -78,33 +83,30 @@ static int check_hparams(const struct weights_hparams *hp, struct err *e)
 			return r;
 	}
 	if (hp->n_head % hp->n_kv_head)
-		return err_set(e, -EINVAL, "weights image: %u query heads are no multiple of %u key/value heads", hp->n_head,
+		return err_set(e, -EINVAL, "%u query heads are no multiple of %u key/value heads", hp->n_head,
 			       hp->n_kv_head);
 	if (hp->head_dim % 2)
-		return err_set(e, -EINVAL, "weights image: head_dim %u is odd", hp->head_dim);
+		return err_set(e, -EINVAL, "head_dim %u is odd", hp->head_dim);
 	if (!(hp->norm_eps > 0 && hp->norm_eps < 1))
-		return err_set(e, -EINVAL, "weights image: norm_eps %g is not between 0 and 1", (double)hp->norm_eps);
+		return err_set(e, -EINVAL, "norm_eps %g is not between 0 and 1", (double)hp->norm_eps);
 	return 0;
 }
 
-/* The shape that this role has in this family; rows 0: the family has no such tensor. */
-struct shape { uint32_t rows, cols; int plain, optional, once; };
-
-static struct shape shape_of(const struct weights_hparams *hp, enum weights_role role)
+struct weights_shape weights_shape(const struct weights_hparams *hp, enum weights_role role)
 {
 	uint32_t q = hp->n_head * hp->head_dim, kv = hp->n_kv_head * hp->head_dim;
 	bool falcon = hp->family != WEIGHTS_LLAMA, bias = hp->flags & WEIGHTS_BIAS, alibi = hp->flags & WEIGHTS_ALIBI;
 	bool two = hp->family != WEIGHTS_FALCON || hp->n_norm == 2;
-	struct shape none = {0};
-#define VECTOR(n, present) ((present) ? (struct shape){1, (n), 1, 0, 0} : none)
-#define MATRIX(r, c) (struct shape){(r), (c), 0, 0, 0}
+	struct weights_shape none = {0};
+#define VECTOR(n, present) ((present) ? (struct weights_shape){1, (n), 1, 0, 0} : none)
+#define MATRIX(r, c) (struct weights_shape){(r), (c), 0, 0, 0}
 	switch (role) {
-	case WEIGHTS_EMBED: return (struct shape){hp->n_vocab, hp->n_embd, 0, 0, 1};
-	case WEIGHTS_HEAD: return (struct shape){hp->n_vocab, hp->n_embd, 0, 1, 1};
-	case WEIGHTS_OUT_NORM: return (struct shape){1, hp->n_embd, 1, 0, 1};
-	case WEIGHTS_OUT_NORM_BIAS: return falcon ? (struct shape){1, hp->n_embd, 1, 0, 1} : none;
-	case WEIGHTS_ROPE: return alibi ? none : (struct shape){hp->n_context, hp->head_dim, 1, 0, 1};
-	case WEIGHTS_SLOPES: return alibi ? (struct shape){1, hp->n_head, 1, 0, 1} : none;
+	case WEIGHTS_EMBED: return (struct weights_shape){hp->n_vocab, hp->n_embd, 0, 0, 1};
+	case WEIGHTS_HEAD: return (struct weights_shape){hp->n_vocab, hp->n_embd, 0, 1, 1};
+	case WEIGHTS_OUT_NORM: return (struct weights_shape){1, hp->n_embd, 1, 0, 1};
+	case WEIGHTS_OUT_NORM_BIAS: return falcon ? (struct weights_shape){1, hp->n_embd, 1, 0, 1} : none;
+	case WEIGHTS_ROPE: return alibi ? none : (struct weights_shape){hp->n_context, hp->head_dim, 1, 0, 1};
+	case WEIGHTS_SLOPES: return alibi ? (struct weights_shape){1, hp->n_head, 1, 0, 1} : none;
 	case WEIGHTS_NORM: return VECTOR(hp->n_embd, true);
 	case WEIGHTS_NORM_BIAS: return VECTOR(hp->n_embd, falcon);
 	case WEIGHTS_MLP_NORM: return VECTOR(hp->n_embd, two);
@@ -128,10 +130,10 @@ static struct shape shape_of(const struct weights_hparams *hp, enum weights_role
 
 static int check_tensor(const struct weights_header *h, const struct weights_tensor *t, struct err *e)
 {
-	const char *name = t->role > 0 && t->role < WEIGHTS_ROLES ? role_names[t->role] : NULL;
+	const char *name = weights_role_name(t->role);
 	if (name == NULL)
 		return err_set(e, -EINVAL, "weights image: tensor of unknown role %u", t->role);
-	struct shape s = shape_of(&h->hparams, t->role);
+	struct weights_shape s = weights_shape(&h->hparams, t->role);
 	uint32_t layers = s.once ? 1 : h->hparams.n_layer;
 	if (s.rows == 0 || t->layer >= layers)
 		return err_set(e, -EINVAL, "weights image: %s of layer %u does not belong here", name, t->layer);
@@ -160,10 +162,10 @@ static int check_tensors(const struct weights_header *h, struct err *e)
 		if (i > 0 && !(t[i - 1].layer < t[i].layer || (t[i - 1].layer == t[i].layer && t[i - 1].role < t[i].role)))
 			return err_set(e, -EINVAL, "weights image: %s of layer %u is there twice or out of order",
 				       role_names[t[i].role], t[i].layer);
-		optional += (uint32_t)shape_of(&h->hparams, t[i].role).optional;
+		optional += (uint32_t)weights_shape(&h->hparams, t[i].role).optional;
 	}
 	for (int role = 1; role < WEIGHTS_ROLES; role++) {
-		struct shape s = shape_of(&h->hparams, (enum weights_role)role);
+		struct weights_shape s = weights_shape(&h->hparams, (enum weights_role)role);
 		if (s.rows && !s.optional)
 			needed += s.once ? 1 : h->hparams.n_layer;
 	}
@@ -225,9 +227,11 @@ int weights_check(const void *image, uint64_t size, struct err *e)
 			       (unsigned long long)h->size);
 	if (memchr(h->name, '\0', sizeof h->name) == NULL)
 		return err_set(e, -EINVAL, "weights image: the model's name has no end");
-	int r = check_hparams(&h->hparams, e);
-	if (r < 0)
+	int r = weights_check_hparams(&h->hparams, e);
+	if (r < 0) {
+		err_prefix(e, "weights image");
 		return r;
+	}
 	if (!inside(h->tensors_offset, (uint64_t)h->n_tensors * sizeof(struct weights_tensor), 8, size) ||
 	    !inside(h->tokenizer_offset, h->tokenizer_size, 8, size) || !inside(h->template_offset, h->template_size, 1, size))
 		return err_set(e, -EINVAL, "weights image: a table lies outside the image");

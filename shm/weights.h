@@ -196,6 +196,21 @@ uint64_t weights_bytes(uint32_t type, uint32_t rows, uint32_t cols);
 /* "Q4_0" and so on; NULL for an unknown type. */
 const char *weights_type_name(uint32_t type);
 
+/* Hyperparameters are within the bounds that make sizes and shapes computable in 64 bits. 0 or -EINVAL. */
+int weights_check_hparams(const struct weights_hparams *hp, struct err *e);
+
+/* The shape that a role has in a model of these (checked) hyperparameters; rows 0: its family has no such tensor. */
+struct weights_shape {
+	uint32_t rows, cols;
+	int plain;    /* stored row by row as F32 */
+	int optional; /* may be absent */
+	int once;     /* once a model, not once a layer */
+};
+struct weights_shape weights_shape(const struct weights_hparams *hp, enum weights_role role);
+
+/* "keys", "MLP norm" and so on; NULL for an unknown role. */
+const char *weights_role_name(uint32_t role);
+
 /*
  * Checks everything that a reader relies on: header, hyperparameters, that each tensor the family needs is there once with
  * the right shape, type and bounds, and the tokenizer's tables. Looks at [image, image + size) alone; what it accepts is
