@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sampling without sorting the vocabulary. A candidate is one 64-bit key: the logit's bits in an order that integers
+ * compare by, above the complement of its id. So every comparison is strict, a tie goes to the lower id, and any algorithm
+ * that orders keys gives the same list. Only the front of the list is ever sorted: the k best for top-k; for top-p as many
+ * as its sum needs, found in growing steps.
+ *
+ * Sums run over candidates in the order in which they stand: by id while nothing was cut, by falling logit afterwards.
+ * docs/ARITHMETIC.md, section "Sampling", has every operation.
+ */
+#include "model/sampler.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "base/f16.h"
+#include "base/mem.h"
+
+struct sampler {
+	uint32_t n_vocab;
+	uint32_t *counts; /* [n_vocab] zero between calls */
+	uint64_t *keys;   /* [n_vocab] candidates */
+	float *values;    /* [n_vocab] what is summed */
+};
+
+struct sampler *sampler_new(uint32_t n_vocab)
+{
+	struct sampler *s = xcalloc(1, sizeof *s);
+	s->n_vocab = n_vocab;
+	s->counts = xcalloc(n_vocab, sizeof *s->counts);
+	s->keys = xcalloc(n_vocab, sizeof *s->keys);
+	s->values = xcalloc(n_vocab, sizeof *s->values);
+	return s;
+}
+
+void sampler_free(struct sampler *s)
+{
+	if (s == NULL)
+		return;
+	free(s->counts);
+	free(s->keys);
+	free(s->values);
+	free(s);
+}
+
+/* Philox 4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011): word 0. */
+static uint32_t philox(uint64_t key, uint64_t counter)
+{
+	uint32_t c[4] = {(uint32_t)counter, (uint32_t)(counter >> 32), 0, 0}, k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+	for (int round = 0; round < 10; round++) {
+		uint64_t a = UINT64_C(0xd2511f53) * c[0], b = UINT64_C(0xcd9e8d57) * c[2];
+		uint32_t next[4] = {(uint32_t)(b >> 32) ^ c[1] ^ k0, (uint32_t)b, (uint32_t)(a >> 32) ^ c[3] ^ k1, (uint32_t)a};
+		for (int i = 0; i < 4; i++)
+			c[i] = next[i];
+		k0 += 0x9e3779b9u;
+		k1 += 0xbb67ae85u;
+	}
+	return c[0];
+}
+
+float sampler_uniform(uint64_t seed, uint64_t position)
+{
+	return (float)(philox(seed, position) >> 8) * 0x1p-24f;
+}
+
+/* Bits that compare as unsigned integers like the floats that they stand for; +0 and -0 are one. */
+static uint64_t make_key(float logit, uint32_t id)
+{
+	uint32_t bits = f32_bits(logit + 0.0f);
+	bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+	return (uint64_t)bits << 32 | (0xffffffffu - id);
+}
+
+static float key_logit(uint64_t key)
+{
+	uint32_t bits = (uint32_t)(key >> 32);
+	return f32_from_bits(bits & 0x80000000u ? bits & 0x7fffffffu : ~bits);
+}
+
+static int32_t key_id(uint64_t key)
+{
+	return (int32_t)(0xffffffffu - (uint32_t)key);
+}
+
+static void swap(uint64_t *a, uint64_t *b)
+{
+	uint64_t t = *a;
+	*a = *b;
+	*b = t;
+}
+
+/*
+ * Brings the k largest of n keys to the front, in falling order: quicksort that leaves alone what lies wholly beyond k.
+ * The pivot's place comes from a fixed generator, so that no order of logits is a bad one by construction.
+ */
+static void sort_front(uint64_t *keys, size_t n, size_t k)
+{
+	uint32_t random = 1;
+	while (n > 1 && k > 0) {
+		random = random * 1664525u + 1013904223u;
+		swap(&keys[0], &keys[(uint64_t)random * n >> 32]);
+		size_t at = 0;
+		for (size_t i = 1; i < n; i++)
+			if (keys[i] > keys[0])
+				swap(&keys[i], &keys[++at]);
+		swap(&keys[0], &keys[at]);
+		/* keys[0, at) are larger than keys[at], keys(at, n) smaller: recurse into the smaller side. */
+		size_t right = n - at - 1, k_right = k > at + 1 ? k - at - 1 : 0;
+		if (k_right == 0) {
+			n = at;
+		} else if (at < right) {
+			sort_front(keys, at, at);
+			keys += at + 1;
+			n = right;
+			k = k_right;
+		} else {
+			sort_front(keys + at + 1, right, k_right);
+			n = k = at;
+		}
+	}
+}
+
+/* A finite logit stays finite: a bias or penalty that overflows saturates. */
+static float saturate(float x)
+{
+	return x > FLT_MAX ? FLT_MAX : x < -FLT_MAX ? -FLT_MAX : x;
+}
+
+static bool in_vocabulary(const struct sampler *s, int32_t id)
+{
+	return id >= 0 && (uint32_t)id < s->n_vocab;
+}
+
+static void add_biases(struct sampler *s, float *logits, const struct board_record *r)
+{
+	for (uint32_t i = 0; i < r->n_biases; i++)
+		if (in_vocabulary(s, r->biases[i].id) && isfinite(logits[r->biases[i].id]))
+			logits[r->biases[i].id] = saturate(logits[r->biases[i].id] + r->biases[i].bias);
+}
+
+/* Each id once, however often it was said: the count marks what is done. */
+static void penalise_repeats(struct sampler *s, float *logits, const struct board_params *p, const int32_t *log, uint32_t n)
+{
+	uint32_t first = n > p->repeat_last_n ? n - p->repeat_last_n : 0;
+	if (p->repeat_penalty == 1)
+		return;
+	for (uint32_t i = first; i < n; i++) {
+		if (!in_vocabulary(s, log[i]) || s->counts[log[i]]++)
+			continue;
+		float *l = &logits[log[i]];
+		if (isfinite(*l))
+			*l = saturate(*l > 0 ? *l / p->repeat_penalty : *l * p->repeat_penalty);
+	}
+	for (uint32_t i = first; i < n; i++)
+		if (in_vocabulary(s, log[i]))
+			s->counts[log[i]] = 0;
+}
+
+static void penalise_presence(struct sampler *s, float *logits, const struct board_params *p, const int32_t *log, uint32_t first,
+			      uint32_t n)
+{
+	if (p->presence_penalty == 0 && p->frequency_penalty == 0)
+		return;
+	for (uint32_t i = first; i < n; i++)
+		if (in_vocabulary(s, log[i]))
+			s->counts[log[i]]++;
+	for (uint32_t i = first; i < n; i++) {
+		if (!in_vocabulary(s, log[i]) || s->counts[log[i]] == 0)
+			continue;
+		float *l = &logits[log[i]];
+		if (isfinite(*l))
+			*l = saturate(saturate(*l - (float)s->counts[log[i]] * p->frequency_penalty) - p->presence_penalty);
+		s->counts[log[i]] = 0;
+	}
+}
+
+static int32_t greedy(const float *logits, uint32_t n)
+{
+	int32_t best = -1;
+	for (uint32_t i = 0; i < n; i++)
+		if (isfinite(logits[i]) && (best < 0 || logits[i] > logits[best]))
+			best = (int32_t)i;
+	CHECK(best >= 0);
+	return best;
+}
+
+/* Cuts sorted or unsorted candidates to the fewest whose probabilities reach top_p; those stand sorted afterwards. */
+static uint32_t cut_top_p(struct sampler *s, const struct kernels *k, float top_p, float max, uint32_t n, uint32_t sorted)
+{
+	for (uint32_t i = 0; i < n; i++)
+		s->values[i] = key_logit(s->keys[i]);
+	float target = top_p * k->sum_exp(s->values, max, n), sum = 0;
+	for (uint32_t i = 0; i < n; i++) {
+		if (i == sorted) {
+			uint32_t step = i < 64 ? 64 : 3 * i;
+			step = n - i < step ? n - i : step;
+			sort_front(s->keys + i, n - i, step);
+			sorted += step;
+		}
+		sum += kernels_exp(key_logit(s->keys[i]) - max);
+		if (sum >= target)
+			return i + 1;
+	}
+	return n;
+}
+
+/* Those whose probability is at least min_p times the best one's; their order stays. */
+static uint32_t cut_min_p(struct sampler *s, float min_p, float max, uint32_t n)
+{
+	float least = kernels_log(min_p);
+	uint32_t kept = 0;
+	for (uint32_t i = 0; i < n; i++)
+		if (key_logit(s->keys[i]) - max >= least)
+			s->keys[kept++] = s->keys[i];
+	return kept;
+}
+
+/*
+ * The candidate at which the running sum of exp((logit - max) / temp) passes u times the whole. The sum runs over chunks
+ * first, so that one exp a candidate of a single chunk is all that is not done by the kernel.
+ */
+static int32_t draw(struct sampler *s, const struct kernels *k, float temp, int32_t best, float max, uint32_t n, float u)
+{
+	enum { CHUNK = 1024 };
+	for (uint32_t i = 0; i < n; i++)
+		s->values[i] = (key_logit(s->keys[i]) - max) / temp;
+	float total = 0, sum = 0;
+	for (uint32_t i = 0; i < n; i += CHUNK)
+		total += k->sum_exp(s->values + i, 0, n - i < CHUNK ? n - i : CHUNK);
+	float target = u * total;
+	uint32_t chunk = 0;
+	for (; n - chunk > CHUNK; chunk += CHUNK) {
+		float next = sum + k->sum_exp(s->values + chunk, 0, CHUNK);
+		if (next > target)
+			break;
+		sum = next;
+	}
+	uint32_t end = n - chunk < CHUNK ? n : chunk + CHUNK;
+	int32_t last = best;
+	for (uint32_t i = chunk; i < end; i++) {
+		float e = kernels_exp(s->values[i]);
+		if (e > 0)
+			last = key_id(s->keys[i]);
+		sum += e;
+		if (sum > target)
+			return key_id(s->keys[i]);
+	}
+	return last; /* u is so near to 1 that rounding took the difference */
+}
+
+int32_t sampler_draw(struct sampler *s, const struct kernels *k, float *logits, const struct board_record *r, const int32_t *log,
+		     uint32_t n_tokens)
+{
+	const struct board_params *p = &r->params;
+	add_biases(s, logits, r);
+	penalise_repeats(s, logits, p, log, n_tokens);
+	penalise_presence(s, logits, p, log, r->n_given, n_tokens);
+	int32_t best = greedy(logits, s->n_vocab);
+	if (p->temp == 0 || p->top_k == 1)
+		return best;
+	float max = logits[best];
+	uint32_t n = 0, sorted = 0;
+	for (uint32_t i = 0; i < s->n_vocab; i++)
+		if (isfinite(logits[i]))
+			s->keys[n++] = make_key(logits[i], i);
+	if (p->top_k > 0 && p->top_k < n) {
+		sort_front(s->keys, n, p->top_k);
+		n = sorted = p->top_k;
+	}
+	if (p->top_p < 1)
+		n = cut_top_p(s, k, p->top_p, max, n, sorted);
+	if (p->min_p > 0)
+		n = cut_min_p(s, p->min_p, max, n);
+	return draw(s, k, p->temp, best, max, n, sampler_uniform(r->params.seed, n_tokens));
+}
+
+float sampler_logprob(const struct kernels *k, const float *logits, uint32_t n_vocab, int32_t token)
+{
+	float max = k->max(logits, n_vocab);
+	return (logits[token] - max) - kernels_log(k->sum_exp(logits, max, n_vocab));
+}
