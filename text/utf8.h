@@ -11,6 +11,9 @@ struct buf;
 /* Length of the longest prefix that ends with a whole character: an incomplete, so far valid, tail of 1 to 3 bytes is left out; invalid bytes are not. */
 size_t utf8_whole(const char *text, size_t length);
 
+/* Length of the longest prefix that is valid. */
+size_t utf8_prefix(const char *text, size_t length);
+
 bool utf8_valid(const char *text, size_t length);
 
 /* Appends text with each maximal invalid subsequence replaced by U+FFFD (Unicode 3.9, recommended practice). */
