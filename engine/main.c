@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * falcon-engine: what falcond has computed, in processes that it may lose. `--pack` turns a model file into a weights
+ * image. People do not start it by hand; shm/heritage.h lists all that it is given.
+ */
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "pack/pack.h"
+#include "shm/heritage.h"
+
+enum { USAGE = 2 };
+
+struct arguments {
+	const char *pack; /* source */
+	bool has_set_id;
+	uint8_t set_id[16];
+};
+
+static int usage(void)
+{
+	fputs("usage: falcon-engine --pack SOURCE --set-id 32HEX\n"
+	      "falcond starts it; shm/heritage.h says with which descriptors.\n", stderr);
+	return USAGE;
+}
+
+static bool parse_set_id(const char *hex, uint8_t ret[16])
+{
+	static const char digits[] = "0123456789abcdef";
+	if (strlen(hex) != 32)
+		return false;
+	for (int i = 0; i < 32; i++) {
+		const char *digit = strchr(digits, hex[i]);
+		if (digit == NULL)
+			return false;
+		ret[i / 2] = (uint8_t)(i % 2 ? ret[i / 2] | (digit - digits) : (digit - digits) << 4);
+	}
+	return true;
+}
+
+static bool parse(int argc, char **argv, struct arguments *a)
+{
+	static const struct option options[] = {
+		{"pack", required_argument, NULL, 'p'}, {"set-id", required_argument, NULL, 'i'}, {NULL, 0, NULL, 0},
+	};
+	int c;
+	bool good = true;
+	while (good && (c = getopt_long(argc, argv, "", options, NULL)) != -1)
+		switch (c) {
+		case 'p': a->pack = optarg; break;
+		case 'i': good = a->has_set_id = parse_set_id(optarg, a->set_id); break;
+		default: good = false;
+		}
+	return good && optind == argc && a->pack != NULL && a->has_set_id;
+}
+
+int main(int argc, char **argv)
+{
+	struct arguments a = {0};
+	log_open("falcon-engine", LOG_INFO);
+	if (!parse(argc, argv, &a))
+		return usage();
+	return pack_main(a.pack, a.set_id, HERITAGE_IMAGE, HERITAGE_STATUS);
+}
