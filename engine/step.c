@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/step.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "engine/rows.h"
+#include "engine/schedule.h"
+#include "engine/slots.h"
+#include "engine/threads.h"
+#include "model/forward.h"
+#include "model/sampler.h"
+
+enum {
+	STEP_TOKENS = 256, /* of one step: enough to read the weights from memory seldom, few enough to keep buffers small */
+	STEP_ROWS = STEP_TOKENS, /* rows of logits */
+};
+
+/* One row of logits and what is made of it: the next token, or what the model says of the next position. */
+struct row {
+	struct session *session;
+	uint32_t span;     /* of the batch */
+	uint32_t position; /* the row is what follows this position */
+	float *logits;
+	int32_t token;     /* drawn */
+	float logprob;     /* scored: ln p(token at position + 1), 0 after the last */
+};
+
+struct step {
+	const struct segments *segments;
+	const struct kernels *kernels;
+	struct tokenizer *tokenizer;
+	struct slots slots;
+	struct schedule schedule;
+	struct threads *threads;
+	struct forward *forward;
+	struct sampler **samplers; /* one a thread */
+	float *logits;             /* [STEP_ROWS][n_vocab] */
+	int wake;
+
+	struct schedule_item *items; /* [n_items], of sessions[] */
+	struct session **sessions;   /* those that could be computed now */
+	uint32_t n_items, capacity;
+
+	struct forward_span spans[BOARD_BATCH];
+	struct session *batch[BOARD_BATCH]; /* whose span it is */
+	uint32_t first_row[BOARD_BATCH + 1]; /* rows of span i: [first_row[i], first_row[i + 1]) */
+	uint32_t n_spans;
+	struct row rows[STEP_ROWS];
+	uint32_t n_rows;
+};
+
+static int open_tokenizer(struct step *s, struct err *e)
+{
+	const struct weights_header *h = s->segments->model.image;
+	const uint8_t *blob = (const uint8_t *)(const void *)h + h->tokenizer_offset;
+	if (((const struct weights_tokenizer *)(const void *)blob)->pre == WEIGHTS_PRE_NONE)
+		return 0;
+	return tokenizer_new(blob, h->tokenizer_size, &s->tokenizer, e);
+}
+
+int step_new(const struct segments *segments, const struct kernels *kernels, const struct step_options *o, struct step **ret,
+	     struct err *e)
+{
+	struct step *s = xcalloc(1, sizeof *s);
+	s->segments = segments;
+	s->kernels = kernels;
+	s->wake = o->wake;
+	struct forward_options options = {.kv = segments->arena.kv, .max_tokens = STEP_TOKENS, .max_spans = BOARD_BATCH,
+		.max_logits = STEP_ROWS, .max_context = segments->board.header->n_context, .threads = o->threads,
+		.dense = o->dense};
+	int r = open_tokenizer(s, e);
+	if (r == 0)
+		r = threads_new(o->threads, &s->threads, e);
+	if (r == 0)
+		r = forward_new(&segments->model, kernels, &options, &s->forward, e);
+	if (r < 0) {
+		step_free(s);
+		return r;
+	}
+	uint32_t n_vocab = segments->model.hp.n_vocab;
+	s->samplers = xcalloc(o->threads, sizeof *s->samplers);
+	for (uint32_t i = 0; i < o->threads; i++)
+		s->samplers[i] = sampler_new(n_vocab);
+	s->logits = xcalloc(STEP_ROWS, n_vocab * sizeof *s->logits); /* rows that are never used stay untouched */
+	slots_init(&s->slots, segments, s->tokenizer);
+	struct board_header *h = segments->board.header;
+	h->step += h->step & 1; /* an engine that died within a step left it odd */
+	*ret = s;
+	return 0;
+}
+
+void step_free(struct step *s)
+{
+	if (s == NULL)
+		return;
+	slots_done(&s->slots);
+	for (uint32_t i = 0; s->samplers != NULL && i < threads_count(s->threads); i++)
+		sampler_free(s->samplers[i]);
+	free(s->samplers);
+	free(s->logits);
+	free(s->items);
+	free(s->sessions);
+	forward_free(s->forward);
+	threads_free(s->threads);
+	tokenizer_free(s->tokenizer);
+	free(s);
+}
+
+/* Writes falcond's eventfd if something was published. A full counter is as good as one more. */
+static void tell(struct step *s)
+{
+	const uint64_t one = 1;
+	if (s->slots.told && s->wake >= 0)
+		CHECK(write(s->wake, &one, sizeof one) == sizeof one || errno == EAGAIN || errno == EINTR);
+	s->slots.told = false;
+}
+
+void step_scan(struct step *s)
+{
+	slots_scan(&s->slots);
+	tell(s);
+}
+
+const struct err *step_refused(struct step *s)
+{
+	static __thread struct err last;
+	if (s->slots.refused.code == 0)
+		return NULL;
+	last = s->slots.refused;
+	s->slots.refused.code = 0;
+	return &last;
+}
+
+static uint32_t count_scoring(const struct slots *s)
+{
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < s->n_running; i++)
+		n += (s->running[i]->record.flags & BOARD_SCORE) != 0;
+	return n;
+}
+
+static void grow_items(struct step *s)
+{
+	if (s->capacity >= s->slots.n_running)
+		return;
+	s->capacity = s->slots.capacity;
+	s->items = xreallocarray(s->items, s->capacity, sizeof *s->items);
+	s->sessions = xreallocarray(s->sessions, s->capacity, sizeof *s->sessions);
+}
+
+/* Lists the sessions that can go on now. Score runs share the room of the rows ring. Returns whether any generates. */
+static bool gather(struct step *s)
+{
+	struct slots *slots = &s->slots;
+	uint32_t scoring = count_scoring(slots), room = rows_free(&s->segments->board);
+	bool decoding = false;
+	grow_items(s);
+	s->n_items = 0;
+	for (uint32_t i = slots->n_running; i-- > 0;) { /* downwards: an ended run's place is taken by the last */
+		struct session *o = slots->running[i];
+		bool score = o->record.flags & BOARD_SCORE;
+		uint32_t limit;
+		if (!slots_limit(slots, o, &limit))
+			continue;
+		uint32_t ready = limit > o->n_kv ? limit - o->n_kv : 0;
+		if (score) {
+			uint32_t part = (room + scoring - 1) / scoring;
+			scoring--;
+			ready = ready < part ? ready : part;
+			room -= ready;
+		}
+		if (ready == 0)
+			continue;
+		bool decode = slots_decoding(o);
+		decoding |= decode;
+		s->sessions[s->n_items] = o;
+		s->items[s->n_items++] = (struct schedule_item){.owner = o->record.owner, .ready = ready, .decode = decode,
+			.rank = decode ? o->served : o->n_tokens - o->n_kv};
+	}
+	return decoding;
+}
+
+/* Rows of logits that a session needs of a span that ends at `end`. */
+static uint32_t rows_wanted(const struct session *o, uint32_t end)
+{
+	if (o->record.flags & BOARD_SCORE)
+		return FORWARD_ALL;
+	return end == o->n_tokens && o->n_tokens < o->record.n_end ? FORWARD_LAST : FORWARD_NONE;
+}
+
+static void add_span(struct step *s, struct session *o, uint32_t n)
+{
+	uint32_t first = o->n_kv, wanted = rows_wanted(o, first + n), n_vocab = s->segments->model.hp.n_vocab;
+	uint32_t n_rows = wanted == FORWARD_ALL ? n : wanted == FORWARD_LAST ? 1 : 0;
+	CHECK(s->n_spans < BOARD_BATCH && s->n_rows + n_rows <= STEP_ROWS);
+	float *logits = s->logits + (size_t)s->n_rows * n_vocab;
+	for (uint32_t i = 0; i < n_rows; i++)
+		s->rows[s->n_rows++] = (struct row){.session = o, .span = s->n_spans, .position = first + n - n_rows + i,
+			.logits = logits + (size_t)i * n_vocab};
+	s->batch[s->n_spans] = o;
+	s->spans[s->n_spans++] = (struct forward_span){.ids = board_log(&s->segments->board, o->slot) + first, .first = first,
+		.n = n, .pages = o->pages, .logits = wanted, .logits_out = logits};
+	s->first_row[s->n_spans] = s->n_rows;
+}
+
+/* Makes the step's batch of what the schedule gives to whom. Returns tokens of prompts in it. */
+static uint32_t batch(struct step *s, bool decoding)
+{
+	struct schedule_limits limits = {.spans = BOARD_BATCH, .tokens = STEP_TOKENS,
+		.prompt = schedule_prompt(&s->schedule, s->segments->board.header->chunk_ms, decoding)};
+	schedule_share(&s->schedule, s->items, s->n_items, limits);
+	uint32_t prompt = 0;
+	s->n_spans = s->n_rows = 0;
+	for (uint32_t i = 0; i < s->n_items; i++) {
+		if (s->items[i].n == 0)
+			continue;
+		add_span(s, s->sessions[i], s->items[i].n);
+		prompt += s->items[i].decode ? 0 : s->items[i].n;
+	}
+	return prompt;
+}
+
+/* Says on the board who is about to be computed: the suspects if the engine dies of it. */
+static void begin(struct step *s, uint64_t now)
+{
+	struct board_header *h = s->segments->board.header;
+	for (uint32_t i = 0; i < s->n_spans; i++)
+		h->suspects[i] = s->batch[i]->slot;
+	atomic_store_explicit(&h->n_suspects, s->n_spans, memory_order_relaxed);
+	atomic_store_explicit(&h->step_started, now, memory_order_relaxed);
+	atomic_store_explicit(&h->step, h->step + 1, memory_order_release);
+	for (uint32_t i = 0; i < s->n_spans; i++)
+		s->batch[i]->served = h->step;
+}
+
+static void finish_row(struct step *s, struct row *row, struct sampler *sampler)
+{
+	struct session *o = row->session;
+	const int32_t *log = board_log(&s->segments->board, o->slot);
+	uint32_t next = row->position + 1;
+	if (!(o->record.flags & BOARD_SCORE))
+		row->token = sampler_draw(sampler, s->kernels, row->logits, &o->record, log, next);
+	else
+		row->logprob = next < o->n_tokens ? sampler_logprob(s->kernels, row->logits, s->segments->model.hp.n_vocab, log[next])
+						  : 0;
+}
+
+/* What every thread does in a step: its part of the forward pass, which ends with a barrier, then rows of logits one by one. */
+static void work(void *arg, struct team *team, uint32_t member)
+{
+	struct step *s = arg;
+	forward_run(s->forward, team, member, s->spans, s->n_spans);
+	for (uint32_t i = team_take(team); i < s->n_rows; i = team_take(team))
+		if (!s->spans[s->rows[i].span].failed)
+			finish_row(s, &s->rows[i], s->samplers[member]);
+}
+
+/* Publishes what a score run's span says: one entry a row with its logits, or the logprobs together. */
+static void publish_scores(const struct step *s, const struct session *o, const struct row *rows, uint32_t n)
+{
+	const struct board *b = &s->segments->board;
+	float logprobs[BOARD_RING];
+	uint32_t said = 0;
+	for (uint32_t i = 0; i < n; i++) {
+		if (o->record.flags & BOARD_ROWS)
+			rows_publish_logits(b, o->slot, o->run, rows[i].position, rows[i].logits, s->segments->model.hp.n_vocab,
+					    rows[i].logprob);
+		else if (rows[i].position + 1 < o->n_tokens) /* nothing is said after the last token */
+			logprobs[said++] = rows[i].logprob;
+	}
+	if (said > 0)
+		rows_publish_logprobs(b, o->slot, o->run, rows[0].position, logprobs, said);
+}
+
+/* Publishes what became of span i. */
+static void publish(struct step *s, uint32_t i)
+{
+	struct session *o = s->batch[i];
+	const struct forward_span *span = &s->spans[i];
+	const struct row *rows = &s->rows[s->first_row[i]];
+	uint32_t n_rows = s->first_row[i + 1] - s->first_row[i];
+	if (span->failed) {
+		slots_end(&s->slots, o, BOARD_ERROR);
+		return;
+	}
+	if (o->record.flags & BOARD_SCORE) {
+		publish_scores(s, o, rows, n_rows);
+		slots_advance(&s->slots, o, span->first + span->n, -1);
+		return;
+	}
+	slots_advance(&s->slots, o, span->first + span->n, n_rows ? rows[0].token : -1);
+}
+
+/* Ends the step: its work is on the board, `step` is even again, the counters have grown. */
+static void end(struct step *s, uint32_t prompt, uint32_t decoded)
+{
+	struct board_header *h = s->segments->board.header;
+	atomic_fetch_add_explicit(&h->tokens_prefill, prompt, memory_order_relaxed);
+	atomic_fetch_add_explicit(&h->tokens_decode, decoded, memory_order_relaxed);
+	if (s->n_spans > atomic_load_explicit(&h->batch_max, memory_order_relaxed))
+		atomic_store_explicit(&h->batch_max, s->n_spans, memory_order_relaxed);
+	atomic_store_explicit(&h->step, h->step + 1, memory_order_release);
+}
+
+bool step_run(struct step *s)
+{
+	bool decoding = gather(s);
+	if (s->n_items == 0) {
+		tell(s);
+		return false;
+	}
+	uint64_t start = clock_ns();
+	uint32_t prompt = batch(s, decoding), tokens = 0;
+	begin(s, start);
+	threads_run(s->threads, work, s);
+	for (uint32_t i = 0; i < s->n_spans; i++) {
+		tokens += s->spans[i].n;
+		publish(s, i);
+	}
+	end(s, prompt, tokens - prompt);
+	schedule_measure(&s->schedule, prompt, tokens, clock_ns() - start);
+	tell(s);
+	return true;
+}
