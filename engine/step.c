@@ -126,14 +126,13 @@ void step_scan(struct step *s)
 	tell(s);
 }
 
-const struct err *step_refused(struct step *s)
+bool step_refused(struct step *s, struct err *ret)
 {
-	static __thread struct err last;
 	if (s->slots.refused.code == 0)
-		return NULL;
-	last = s->slots.refused;
+		return false;
+	*ret = s->slots.refused;
 	s->slots.refused.code = 0;
-	return &last;
+	return true;
 }
 
 static uint32_t count_scoring(const struct slots *s)

@@ -30,7 +30,7 @@ void step_scan(struct step *s);
 /* Computes one step. False: there is nothing that could be computed now. */
 bool step_run(struct step *s);
 
-/* Why a run was refused since the last call, or NULL. Valid until the next step_scan() or step_run(). */
-const struct err *step_refused(struct step *s);
+/* Whether a run was refused since the last call; then says why the last one was. */
+bool step_refused(struct step *s, struct err *ret);
 
 #endif
