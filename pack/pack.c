@@ -60,7 +60,7 @@ static void say_error(int fd, struct err *e)
 static int read_checkpoint(struct files *files, struct checkpoint *c, struct err *e)
 {
 	if (files->folder)
-		return err_set(e, -EINVAL, "%s: folders are not read yet", files->name);
+		return hf_checkpoint(files, c, e);
 	struct file *f = files_use(files, files->list[0].name);
 	return gguf_checkpoint(f->data, f->size, f->name, c, e);
 }

@@ -13,6 +13,12 @@
 
 enum { ALPHABET = 0x144 };
 
+/* How much of a text a message shows, for %.*s. */
+static int shown(size_t length)
+{
+	return length > 64 ? 64 : (int)length;
+}
+
 static bool prints(unsigned byte)
 {
 	return (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
@@ -67,18 +73,18 @@ void vocab_done(struct vocab *v)
 int vocab_set(struct vocab *v, uint64_t id, const char *text, size_t length, enum weights_token_kind kind, struct err *e)
 {
 	if (id >= v->n_tokens)
-		return err_set(e, -EINVAL, "token '%.*s' has id %llu, beyond the vocabulary of %u", (int)(length > 64 ? 64 : length), text,
+		return err_set(e, -EINVAL, "token '%.*s' has id %llu, beyond the vocabulary of %u", shown(length), text,
 			       (unsigned long long)id, v->n_tokens);
 	if (length > VOCAB_TEXT)
 		return err_set(e, -EINVAL, "the text of token %llu has %zu bytes, expected at most %d", (unsigned long long)id, length,
 			       VOCAB_TEXT);
 	struct vocab_token *t = &v->tokens[id];
 	if (t->text != NULL)
-		return err_set(e, -EINVAL, "token %llu is there twice: '%.*s' and '%.*s'", (unsigned long long)id, (int)t->length % 64, t->text,
-			       (int)(length > 64 ? 64 : length), text);
+		return err_set(e, -EINVAL, "token %llu is there twice: '%.*s' and '%.*s'", (unsigned long long)id, shown(t->length), t->text,
+			       shown(length), text);
 	if (names_add(&v->index, text, length, (uint32_t)id) < 0)
 		return err_set(e, -EINVAL, "tokens %u and %llu have the same text '%.*s'", names_find(&v->index, text, length),
-			       (unsigned long long)id, (int)(length > 64 ? 64 : length), text);
+			       (unsigned long long)id, shown(length), text);
 	*t = (struct vocab_token){text, (uint32_t)length, (uint8_t)kind};
 	return 0;
 }
@@ -99,7 +105,7 @@ int vocab_merge(struct vocab *v, const char *left, size_t left_length, const cha
 	}
 	if (a == NAMES_NONE || b == NAMES_NONE || c == NAMES_NONE)
 		return err_set(e, -EINVAL, "merge %u, '%.*s' with '%.*s', names a token that the vocabulary does not have", v->n_merges,
-			       (int)(left_length > 64 ? 64 : left_length), left, (int)(right_length > 64 ? 64 : right_length), right);
+			       shown(left_length), left, shown(right_length), right);
 	v->merges[v->n_merges++] = (struct weights_merge){(int32_t)a, (int32_t)b, (int32_t)c};
 	return 0;
 }
@@ -108,7 +114,7 @@ int vocab_merge_line(struct vocab *v, const char *line, size_t length, struct er
 {
 	const char *space = memchr(line, ' ', length);
 	if (space == NULL || memchr(space + 1, ' ', length - (size_t)(space + 1 - line)) != NULL)
-		return err_set(e, -EINVAL, "merge %u, '%.*s', is not two tokens and a space", v->n_merges, (int)(length > 64 ? 64 : length),
+		return err_set(e, -EINVAL, "merge %u, '%.*s', is not two tokens and a space", v->n_merges, shown(length),
 			       line);
 	size_t left = (size_t)(space - line);
 	return vocab_merge(v, line, left, space + 1, length - left - 1, e);

@@ -31,7 +31,7 @@ struct vocab {
 	uint32_t n_merges;
 };
 
-enum { VOCAB_TOKENS = 1 << 24, VOCAB_TEXT = 65536 };
+enum { VOCAB_TOKENS = 1 << 22, VOCAB_TEXT = 65536 };
 
 /* An empty vocabulary of n tokens (at most VOCAB_TOKENS): no texts, no bos, no eos. */
 void vocab_init(struct vocab *v, uint32_t n);
