@@ -22,6 +22,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "pack/tables.h"
+#include "shm/segment.h"
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
@@ -215,11 +216,14 @@ static int map_image(int fd, uint64_t size, uint8_t **ret, struct err *e)
 		err_set(e, -errno, "the image of %llu bytes cannot be made: %s", (unsigned long long)size, strerror(errno));
 		return err_hint(e, "it needs that much memory (or disk, for a file)");
 	}
-	void *image = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (image == MAP_FAILED)
-		return err_set(e, -errno, "the image of %llu bytes cannot be mapped: %s", (unsigned long long)size, strerror(errno));
+	void *base;
+	uint64_t mapped;
+	int r = segment_map(fd, true, &base, &mapped, e);
+	if (r < 0)
+		return r;
+	uint8_t *image = base;
 	for (uint64_t at = 0; at < size; at += HUGE)
-		((volatile uint8_t *)image)[at] = 0;
+		*(volatile uint8_t *)(image + at) = 0;
 	madvise(image, size, MADV_COLLAPSE); /* may fail: small pages are only slower */
 	*ret = image;
 	return 0;

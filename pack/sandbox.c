@@ -3,9 +3,11 @@
  * The list is what the parsers, malloc, glibc's threads and the writing of the image need. Nothing on it opens, connects,
  * executes or signals another process. The sanitizers' runtimes do all of that, so a build with one runs unconfined.
  */
+#define _GNU_SOURCE /* AT_EMPTY_PATH */
 #include "pack/sandbox.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <seccomp.h>
 #include <stddef.h>
 #include <string.h>
@@ -48,6 +50,9 @@ int sandbox_enter(struct err *e)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed[i], 0);
 	if (r == 0) /* abort() signals its own process */
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+	if (r == 0) /* glibc's fstat() */
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1,
+				     SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH));
 	if (r == 0)
 		r = seccomp_load(filter);
 	seccomp_release(filter);

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { PAGE = 4096, HUGE = 2 << 20 };
+
 int segment_create(const char *name, uint64_t size, struct err *e)
 {
 	char full[64];
@@ -55,6 +57,27 @@ int segment_reopen_readonly(int fd, struct err *e)
 	return again >= 0 ? again : err_set(e, -errno, "cannot open a segment again for reading: %s", strerror(errno));
 }
 
+/*
+ * The kernel maps a huge page of a memfd as one only where the address, too, is a multiple of its size, and chooses any
+ * address: so reserve more than is needed and map over the middle of it.
+ */
+static void *map_aligned(int fd, size_t size, int protection)
+{
+	size_t whole = (size + PAGE - 1) / PAGE * PAGE;
+	uint8_t *reserved = mmap(NULL, whole + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (reserved == MAP_FAILED)
+		return MAP_FAILED;
+	uint8_t *base = reserved + (HUGE - (uintptr_t)reserved % HUGE) % HUGE;
+	if (base > reserved)
+		munmap(reserved, (size_t)(base - reserved));
+	if (base < reserved + HUGE)
+		munmap(base + whole, (size_t)(reserved + HUGE - base));
+	void *mapped = mmap(base, size, protection, MAP_SHARED | MAP_FIXED, fd, 0);
+	if (mapped == MAP_FAILED)
+		munmap(base, whole);
+	return mapped;
+}
+
 int segment_map(int fd, bool writable, void **ret_base, uint64_t *ret_size, struct err *e)
 {
 	struct stat st;
@@ -62,7 +85,7 @@ int segment_map(int fd, bool writable, void **ret_base, uint64_t *ret_size, stru
 		return err_set(e, -errno, "cannot look at a segment: %s", strerror(errno));
 	if (st.st_size <= 0)
 		return err_set(e, -EINVAL, "a segment is empty");
-	void *base = mmap(NULL, (size_t)st.st_size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED, fd, 0);
+	void *base = map_aligned(fd, (size_t)st.st_size, PROT_READ | (writable ? PROT_WRITE : 0));
 	if (base == MAP_FAILED)
 		return err_set(e, -errno, "cannot map a segment of %lld bytes: %s", (long long)st.st_size, strerror(errno));
 	madvise(base, (size_t)st.st_size, MADV_DONTDUMP);

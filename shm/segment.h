@@ -20,7 +20,7 @@ int segment_check_seals(int fd, bool write, struct err *e);
 /* The same memfd opened anew O_RDONLY through /proc/self/fd. The descriptor or -errno. */
 int segment_reopen_readonly(int fd, struct err *e);
 
-/* Maps the whole segment shared, MADV_DONTDUMP, and says its size. */
+/* Maps the whole segment shared, on a multiple of 2 MiB (where huge pages can be mapped), MADV_DONTDUMP, and says its size. */
 int segment_map(int fd, bool writable, void **ret_base, uint64_t *ret_size, struct err *e);
 
 /* Bytes of a mapping of this process that stand in huge pages, from /proc/self/smaps; 0 if it cannot be read. */
