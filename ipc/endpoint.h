@@ -34,7 +34,10 @@ void endpoint_close(struct endpoint *ep);
 uid_t endpoint_uid(const struct endpoint_request *r);
 const char *endpoint_bytes(const struct endpoint_request *r, size_t *ret_length);
 
-/* Sends the reply and frees the request. Any thread. A peer that has gone is nobody's error. */
+/*
+ * Sends the reply (copied) and frees the request; with bytes NULL it is dropped without a reply. Any thread. A peer that has
+ * gone is nobody's error, and one that reads no replies is cut off.
+ */
 void endpoint_reply(struct endpoint_request *r, const char *bytes, size_t length);
 
 #endif

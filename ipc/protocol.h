@@ -22,6 +22,7 @@ enum ipc_code {
 	IPC_NO_MEMORY, IPC_LOADING, IPC_FORBIDDEN, IPC_UNSUPPORTED, IPC_ENGINE_FAILED, IPC_CODES
 };
 const char *ipc_code_name(enum ipc_code code); /* "bad_request" ... */
+const char *ipc_code_help(enum ipc_code code); /* what it means, for people */
 
 enum ipc_op {
 	IPC_HELLO, IPC_GENERATE, IPC_APPEND, IPC_NEXT, IPC_CANCEL, IPC_FORK, IPC_DROP, IPC_SESSIONS, IPC_TOKENIZE, IPC_DETOKENIZE,
@@ -51,6 +52,7 @@ struct ipc_field_info {
 	enum ipc_type type;
 	double low, high; /* numbers: inclusive bounds; text: length bounds in bytes */
 	const char *fallback; /* default as documentation shows it, or NULL */
+	const char *choices;  /* "a|b": the texts that are allowed, or NULL */
 	const char *help;
 };
 
@@ -63,10 +65,14 @@ struct ipc_op_info {
 
 extern const struct ipc_field_info ipc_fields[IPC_FIELDS];
 extern const struct ipc_op_info ipc_ops[IPC_OPS];
+extern const uint64_t ipc_sampling_fields; /* those that `append` leaves as they were */
 
 struct ipc_text { const char *data; size_t length; }; /* NUL-terminated too; points into the request's JSON */
 
-/* A decoded request. Values of absent fields are zero; look at `present`. */
+/*
+ * A decoded request. A field that is absent (see `present`) has its default from the table if it has one, zero if not; but the
+ * sampling fields of an `append` have no default: absent, they are zero, and the session's value stays.
+ */
 struct ipc_request {
 	enum ipc_op op;
 	uint64_t present; /* bit per enum ipc_field */
@@ -93,7 +99,9 @@ int ipc_error_set(struct ipc_error *e, enum ipc_code code, const char *format, .
 
 /*
  * Decodes one message (JSON of any bytes). 0, or -1 with e: what is wrong, in which field. Unknown fields are an error, as is a
- * duplicate key. Never reads beyond [bytes, bytes + length).
+ * duplicate key, a whole number written 1.0 or 1e3, invalid UTF-8, a prompt and ids both, or neither. A name that is to be
+ * made (session of generate, new of fork) is a plain one, without ~ or UID:. Never reads beyond [bytes, bytes + length).
+ * ret is untouched on failure; on success the caller ends it with ipc_request_done().
  */
 int ipc_decode(const char *bytes, size_t length, struct ipc_request *ret, struct ipc_error *e);
 void ipc_request_done(struct ipc_request *r);
