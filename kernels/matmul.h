@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The matrix topic's functions, one set a suffix (c, avx2, avx512), and how the blocks of shm/weights.h are laid out. */
+/*
+ * The matrix topic's functions, one set a suffix (c, avx2, avx512), and how the blocks of shm/weights.h are laid out. Activations are
+ * quantised by AVX2 in the AVX-512 table too: it is no share of a step worth a file; a row is read once a token, by plain C.
+ */
 #ifndef FALCON_KERNELS_MATMUL_H
 #define FALCON_KERNELS_MATMUL_H
 
 #include "kernels/kernels.h"
 
 #define MATMUL_DECLARE(suffix)                                                                                         \
-	bool quantise_##suffix(const float *x, size_t ldx, uint32_t first, uint32_t count, struct kernels_activations *a); \
 	void matmul_##suffix(const struct kernels_matrix *m, uint32_t strip, uint32_t n_strips,                        \
 			     const struct kernels_activations *a, float *out, size_t ldo, bool more, void *scratch);   \
 	void matmul_dense_##suffix(const struct kernels_matrix *m, uint32_t strip, uint32_t n_strips, const float *x,  \
-				   size_t ldx, uint32_t n, float *out, size_t ldo, bool more, void *scratch);          \
-	void row_##suffix(const struct kernels_matrix *m, uint32_t r, float *out);
+				   size_t ldx, uint32_t n, float *out, size_t ldo, bool more, void *scratch);
 
+bool quantise_c(const float *x, size_t ldx, uint32_t first, uint32_t count, struct kernels_activations *a);
+bool quantise_avx2(const float *x, size_t ldx, uint32_t first, uint32_t count, struct kernels_activations *a);
+void row_c(const struct kernels_matrix *m, uint32_t r, float *out);
 MATMUL_DECLARE(c)
 MATMUL_DECLARE(avx2)
 MATMUL_DECLARE(avx512)

@@ -11,18 +11,18 @@
 #include "kernels/matmul.h"
 #include "kernels/vector.h"
 
-#define TABLE(matrix, vector, attention)                                                                               \
-	.quantise = quantise_##matrix, .matmul = matmul_##matrix, .matmul_dense = matmul_dense_##matrix, .row = row_##matrix, \
+#define TABLE(codes, matrix, vector, attention)                                                                        \
+	.quantise = quantise_##codes, .row = row_c, .matmul = matmul_##matrix, .matmul_dense = matmul_dense_##matrix, \
 	.layer_norm = layer_norm_##vector, .rms_norm = rms_norm_##vector, .gelu = gelu_##vector, .swiglu = swiglu_##vector, \
 	.add = add_##vector, .rope = rope_##vector, .scale = scale_##vector, .store_kv = store_kv_##vector,            \
 	.max = max_##vector, .sum_exp = sum_exp_##vector, .attend = attend_##attention, .merge = merge_##attention
 
 /* In ascending order. */
 static const struct kernels tables[] = {
-	{.name = "portable", TABLE(c, c, c)},
+	{.name = "portable", TABLE(c, c, c, c)},
 #ifdef FALCON_X86
-	{.name = "avx2", TABLE(c, avx2, c)},
-	{.name = "avx512", TABLE(c, avx512, c)},
+	{.name = "avx2", TABLE(avx2, avx2, avx2, c)},
+	{.name = "avx512", TABLE(avx2, avx512, avx512, c)},
 #endif
 };
 enum { TABLES = sizeof tables / sizeof tables[0] };

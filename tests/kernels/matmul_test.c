@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Every version of the matrix kernels that this CPU runs against the plain-C twin, by bits, over odd shapes and extreme values.
+ * `matmul_test --bench` measures each version instead: operations a cycle with many tokens, bytes a second with one.
+ */
+#include "tests/kernels/compare.h"
+
+#include "base/mem.h"
+#include "kernels/kernels.h"
+
+enum { MOST_TOKENS = 40 };
+
+static const char *const type_names[] = {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"};
+
+/* A matrix of random bytes, its halves finite (scales and minima of blocks, F16 and BF16 weights). */
+static struct kernels_matrix random_matrix(uint32_t type, uint32_t rows, uint32_t cols)
+{
+	uint64_t bytes = weights_bytes(type, rows, cols), block = type < WEIGHTS_Q8_0 ? 0 : weights_strip_bytes(type, 32);
+	bool minima = type == WEIGHTS_Q4_1 || type == WEIGHTS_Q5_1;
+	uint8_t *data = xaligned(64, bytes);
+	for (uint64_t i = 0; i < bytes; i++)
+		data[i] = random_below(16) ? (uint8_t)random_bits() : (uint8_t)(random_below(2) * 255);
+	for (uint64_t i = 0; block && i < bytes; i += block)
+		for (uint32_t h = 0; h < (minima ? 32u : 16u); h++) {
+			uint16_t half = f16_from_f32(random_float(random_below(8) ? 0.01f : 60000.0f));
+			memcpy(data + i + h * 2, &half, sizeof half);
+		}
+	for (uint64_t i = 0; type == WEIGHTS_F32 && i < bytes / 4; i++) {
+		float f = random_below(8) ? random_float(1.0f) : random_extreme() * 0x1p-20f;
+		memcpy(data + i * 4, &f, sizeof f);
+	}
+	for (uint64_t i = 0; (type == WEIGHTS_F16 || type == WEIGHTS_BF16) && i < bytes / 2; i++) {
+		float f = random_float(random_below(8) ? 1.0f : 60000.0f);
+		uint16_t half = type == WEIGHTS_F16 ? f16_from_f32(f) : bf16_from_f32(f);
+		memcpy(data + i * 2, &half, sizeof half);
+	}
+	return (struct kernels_matrix){data, type, rows, cols};
+}
+
+static struct kernels_activations new_activations(uint32_t n, uint32_t cols, void **ret_memory)
+{
+	struct kernels_activations a;
+	size_t bytes = kernels_activation_bytes(n, cols);
+	*ret_memory = xaligned(64, bytes);
+	memset(*ret_memory, 0xa5, bytes); /* what quantise does not write shows */
+	kernels_place(&a, *ret_memory, n, cols);
+	return a;
+}
+
+/* Rows of many magnitudes; some blocks are tiny, some hold one large value, some are all extremes. */
+static void random_tokens(float *x, size_t n)
+{
+	for (size_t i = 0; i < n; i += 32) {
+		uint32_t kind = random_below(6);
+		float range = kind == 0 ? 0x1p-110f : kind == 1 ? 1e30f : 3.0f;
+		for (size_t j = i; j < n && j < i + 32; j++)
+			x[j] = kind == 2 ? (random_below(2) ? 1.0f : -1.0f) : random_float(range);
+		if (kind == 3)
+			x[i] = 1e6f;
+	}
+}
+
+static void every_version_quantises_alike(void **state)
+{
+	(void)state;
+	for (int round = 0; round < 60; round++) {
+		uint32_t n = 1 + random_below(11), cols = 32 * (1 + random_below(9));
+		float *x = xaligned(64, (size_t)n * cols * sizeof *x);
+		random_tokens(x, (size_t)n * cols);
+		void *expected, *actual;
+		struct kernels_activations e = new_activations(n, cols, &expected);
+		assert_true(kernels_at(0)->quantise(x, cols, 0, n, &e));
+		for (unsigned i = 1; kernels_at(i) != NULL; i++) {
+			struct kernels_activations a = new_activations(n, cols, &actual);
+			uint32_t cut = n > 4 ? 4 : n; /* in two pieces, as two threads would */
+			assert_true(kernels_at(i)->quantise(x, cols, 0, cut, &a));
+			if (cut < n)
+				assert_true(kernels_at(i)->quantise(x, cols, cut, n - cut, &a));
+			uint32_t groups = (n + 3) / 4;
+			assert_memory_equal(a.q, e.q, (size_t)groups * 4 * cols);
+			assert_memory_equal(a.d, e.d, (size_t)groups * cols / 32 * 4 * sizeof(float));
+			assert_memory_equal(a.sum, e.sum, (size_t)groups * cols / 32 * 8 * sizeof(int16_t));
+			free(actual);
+		}
+		free(expected);
+		free(x);
+	}
+}
+
+static void a_value_that_is_not_finite_is_told(void **state)
+{
+	(void)state;
+	const float bad[] = {INFINITY, -INFINITY, NAN};
+	for (unsigned i = 0; kernels_at(i) != NULL; i++) {
+		for (int b = 0; b < 3; b++) {
+			float x[2 * 64] = {0};
+			x[64 + 33] = bad[b];
+			void *memory;
+			struct kernels_activations a = new_activations(2, 64, &memory);
+			assert_true(kernels_at(i)->quantise(x, 64, 0, 1, &a));
+			assert_false(kernels_at(i)->quantise(x, 64, 0, 2, &a));
+			free(memory);
+		}
+	}
+}
+
+struct product {
+	struct kernels_matrix m;
+	struct kernels_activations a;
+	const float *x;
+	uint32_t n, ldo;
+	void *scratch;
+};
+
+static void run(const struct kernels *k, const struct product *p, uint32_t strip, uint32_t strips, float *out, bool more)
+{
+	if (p->m.type >= WEIGHTS_Q8_0)
+		k->matmul(&p->m, strip, strips, &p->a, out, p->ldo, more, p->scratch);
+	else
+		k->matmul_dense(&p->m, strip, strips, p->x, p->m.cols, p->n, out, p->ldo, more, p->scratch);
+}
+
+/* One shape: whole, then continued, then strip by strip; what lies beyond the rows stays untouched. */
+static void compare_shape(uint32_t type, uint32_t rows, uint32_t cols, uint32_t n)
+{
+	struct product p = {.m = random_matrix(type, rows, cols), .n = n, .ldo = rows + 21};
+	float *x = xaligned(64, (size_t)n * cols * sizeof *x);
+	random_tokens(x, (size_t)n * cols);
+	p.x = x;
+	void *memory = NULL;
+	if (type >= WEIGHTS_Q8_0) {
+		p.a = new_activations(n, cols, &memory);
+		assert_true(kernels_at(0)->quantise(x, cols, 0, n, &p.a));
+	}
+	p.scratch = xaligned(64, kernels_scratch_bytes(cols, 2, 1));
+	uint32_t strips = (rows + 15) / 16;
+	size_t size = (size_t)n * p.ldo;
+	float *expected = xcalloc(size, sizeof *expected), *actual = xcalloc(size, sizeof *actual);
+	for (unsigned i = 1; kernels_at(i) != NULL; i++) {
+		const struct kernels *k = kernels_at(i);
+		for (size_t j = 0; j < size; j++)
+			expected[j] = actual[j] = 77.5f;
+		run(kernels_at(0), &p, 0, strips, expected, false);
+		run(k, &p, 0, strips, actual, false);
+		compare_floats(type_names[type], k->name, expected, actual, size);
+		run(kernels_at(0), &p, 0, strips, expected, true);
+		for (uint32_t s = 0; s < strips; s++)
+			run(k, &p, s, 1, actual, true);
+		compare_floats(type_names[type], k->name, expected, actual, size);
+	}
+	free(expected);
+	free(actual);
+	free(p.scratch);
+	free(memory);
+	free(x);
+	free((void *)(uintptr_t)p.m.data);
+}
+
+static void every_version_multiplies_alike(void **state)
+{
+	(void)state;
+	for (uint32_t type = 0; type < WEIGHTS_TYPES; type++) {
+		for (uint32_t n = 1; n <= 13; n++)
+			compare_shape(type, 16, 64, n);
+		for (int round = 0; round < 24; round++) {
+			uint32_t cols = type >= WEIGHTS_Q8_0 ? 32 * (1 + random_below(40)) : 1 + random_below(600);
+			compare_shape(type, 1 + random_below(70), cols, 1 + random_below(MOST_TOKENS));
+		}
+	}
+}
+
+/* Columns enough for several panels. */
+static void panels_change_no_bit(void **state)
+{
+	(void)state;
+	for (uint32_t type = 0; type < WEIGHTS_TYPES; type++) {
+		compare_shape(type, 40, 4544, 37);
+		compare_shape(type, 16, 18176, 64);
+	}
+}
+
+static void a_token_is_the_same_alone_and_among_others(void **state)
+{
+	(void)state;
+	enum { COLS = 320, ROWS = 48 };
+	for (uint32_t type = 0; type < WEIGHTS_TYPES; type++) {
+		for (unsigned i = 0; kernels_at(i) != NULL; i++) {
+			const struct kernels *k = kernels_at(i);
+			struct product p = {.m = random_matrix(type, ROWS, COLS), .n = 29, .ldo = ROWS};
+			static float x[29 * COLS], all[29 * ROWS], alone[ROWS];
+			random_tokens(x, 29 * COLS);
+			p.scratch = xaligned(64, kernels_scratch_bytes(COLS, 2, 1));
+			void *memory = NULL, *one = NULL;
+			p.x = x;
+			if (type >= WEIGHTS_Q8_0) {
+				p.a = new_activations(29, COLS, &memory);
+				k->quantise(x, COLS, 0, 29, &p.a);
+			}
+			run(k, &p, 0, 3, all, false);
+			for (uint32_t t = 0; t < 29; t++) {
+				struct product q = p;
+				q.n = 1;
+				q.x = x + t * COLS;
+				if (type >= WEIGHTS_Q8_0) {
+					q.a = new_activations(1, COLS, &one);
+					k->quantise(q.x, COLS, 0, 1, &q.a);
+				}
+				run(k, &q, 0, 3, alone, false);
+				compare_floats("alone", k->name, all + t * ROWS, alone, ROWS);
+				free(one);
+				one = NULL;
+			}
+			free(memory);
+			free(p.scratch);
+			free((void *)(uintptr_t)p.m.data);
+		}
+	}
+}
+
+static void every_version_reads_rows_alike(void **state)
+{
+	(void)state;
+	float expected[96], actual[96];
+	for (uint32_t type = 0; type < WEIGHTS_TYPES; type++) {
+		struct kernels_matrix m = random_matrix(type, 35, 96);
+		for (uint32_t r = 0; r < 35; r++) {
+			kernels_at(0)->row(&m, r, expected);
+			for (unsigned i = 1; kernels_at(i) != NULL; i++) {
+				kernels_at(i)->row(&m, r, actual);
+				compare_floats("row", kernels_at(i)->name, expected, actual, 96);
+			}
+		}
+		free((void *)(uintptr_t)m.data);
+	}
+}
+
+static void the_best_is_chosen_within_the_limit(void **state)
+{
+	(void)state;
+	assert_string_equal(kernels_select("portable")->name, "portable");
+	assert_null(kernels_select("sse"));
+	unsigned n = 0;
+	while (kernels_at(n) != NULL)
+		n++;
+	assert_ptr_equal(kernels_select(NULL), kernels_at(n - 1));
+	assert_ptr_equal(kernels_select("amx"), kernels_at(n - 1));
+}
+
+/* Benchmark: weights and activations from the second-level cache, as between two barriers of a step. */
+static void bench_one(const struct kernels *k, uint32_t type, uint32_t n, double hertz)
+{
+	uint32_t cols = 4544, rows = n == 1 ? 128 : 64;
+	struct product p = {.m = random_matrix(type, rows, cols), .n = n, .ldo = rows};
+	float *x = xaligned(64, (size_t)n * cols * sizeof *x), *out = xaligned(64, (size_t)n * rows * sizeof *out);
+	for (size_t i = 0; i < (size_t)n * cols; i++)
+		x[i] = random_float(1.0f);
+	p.x = x;
+	void *memory = NULL;
+	if (type >= WEIGHTS_Q8_0) {
+		p.a = new_activations(n, cols, &memory);
+		k->quantise(x, cols, 0, n, &p.a);
+	}
+	p.scratch = xaligned(64, kernels_scratch_bytes(cols, 2, 1));
+	double best = 1e9;
+	for (int i = 0; i < 30; i++) {
+		double start = bench_seconds();
+		run(k, &p, 0, rows / 16, out, false);
+		double took = bench_seconds() - start;
+		best = took < best ? took : best;
+	}
+	double ops = 2.0 * rows * cols * n, bytes = (double)weights_bytes(type, rows, cols);
+	printf("%-9s %-5s %3u tokens  %7.1f Gop/s  %6.1f op/cycle  %6.1f GB/s of weights\n", k->name, type_names[type], n,
+	       ops / best / 1e9, ops / best / hertz, bytes / best / 1e9);
+	free(memory);
+	free(p.scratch);
+	free(x);
+	free(out);
+	free((void *)(uintptr_t)p.m.data);
+}
+
+static int bench(void)
+{
+	double hertz = bench_hertz();
+	printf("%.2f GHz\n", hertz / 1e9);
+	for (unsigned i = 1; kernels_at(i) != NULL; i++)
+		for (uint32_t type = 0; type < WEIGHTS_TYPES; type++)
+			for (uint32_t n = 1; n <= 128; n *= n == 1 ? 4 : n == 4 ? 8 : 4)
+				bench_one(kernels_at(i), type, n, hertz);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	compare_start();
+	if (argc > 1 && strcmp(argv[1], "--bench") == 0)
+		return bench();
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_version_quantises_alike),
+		cmocka_unit_test(a_value_that_is_not_finite_is_told),
+		cmocka_unit_test(every_version_multiplies_alike),
+		cmocka_unit_test(panels_change_no_bit),
+		cmocka_unit_test(a_token_is_the_same_alone_and_among_others),
+		cmocka_unit_test(every_version_reads_rows_alike),
+		cmocka_unit_test(the_best_is_chosen_within_the_limit),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
