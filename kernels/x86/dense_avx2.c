@@ -13,6 +13,8 @@
 enum { TILE = 6, PANEL = 256, PANEL_FROM = 12 };
 
 #define INLINE static inline __attribute__((always_inline))
+/* Loops over a tile's registers: unrolled whole, or the arrays would live in memory. */
+#define UNROLL _Pragma("GCC unroll 16")
 
 /* Half h (8 rows) of column c of a strip, widened. */
 INLINE __m256 column(const uint8_t *strip, uint32_t type, size_t c, int h)
@@ -36,18 +38,21 @@ INLINE void tile(const uint8_t *strip, uint32_t type, const float *x, size_t ldx
 {
 	const __m256i low = row_mask(rows), high = row_mask(rows > 8 ? rows - 8 : 0);
 	__m256 f[TILE], g[TILE];
+	UNROLL
 	for (uint32_t i = 0; i < tokens; i++) {
 		f[i] = more ? _mm256_maskload_ps(out + i * ldo, low) : _mm256_setzero_ps();
 		g[i] = more ? _mm256_maskload_ps(out + i * ldo + 8, high) : _mm256_setzero_ps();
 	}
 	for (uint32_t c = 0; c < n; c++) {
 		__m256 a = column(strip, type, c, 0), b = column(strip, type, c, 1);
+		UNROLL
 		for (uint32_t i = 0; i < tokens; i++) {
 			__m256 y = _mm256_broadcast_ss(x + i * ldx + c);
 			f[i] = _mm256_fmadd_ps(a, y, f[i]);
 			g[i] = _mm256_fmadd_ps(b, y, g[i]);
 		}
 	}
+	UNROLL
 	for (uint32_t i = 0; i < tokens; i++) {
 		_mm256_maskstore_ps(out + i * ldo, low, f[i]);
 		_mm256_maskstore_ps(out + i * ldo + 8, high, g[i]);
@@ -69,6 +74,7 @@ INLINE void tokens_of(const uint8_t *strip, uint32_t type, const float *x, size_
 INLINE void widen(const uint8_t *strip, uint32_t type, uint32_t n, float *panel)
 {
 	for (uint32_t c = 0; c < n; c++)
+		UNROLL
 		for (int h = 0; h < 2; h++)
 			_mm256_store_ps(panel + (size_t)c * WEIGHTS_STRIP + h * 8, column(strip, type, c, h));
 }

@@ -27,6 +27,8 @@ enum {
 };
 
 #define INLINE static inline __attribute__((always_inline))
+/* Loops over a tile's registers: unrolled whole, or the arrays would live in memory. */
+#define UNROLL _Pragma("GCC unroll 16")
 
 INLINE int32_t int_at(const void *p)
 {
@@ -48,6 +50,7 @@ INLINE bool codes_of(const float *x, __m256i *ret_codes, float *ret_d)
 	const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
 	__m256 v[4];
 	__m256i largest = _mm256_setzero_si256();
+	UNROLL
 	for (int i = 0; i < 4; i++) {
 		v[i] = _mm256_loadu_ps(x + 8 * i);
 		largest = _mm256_max_epi32(largest, _mm256_and_si256(_mm256_castps_si256(v[i]), magnitude));
@@ -66,6 +69,7 @@ INLINE bool codes_of(const float *x, __m256i *ret_codes, float *ret_d)
 	*ret_d = a / 127.0f;
 	__m256 inverse = _mm256_set1_ps(127.0f / a);
 	__m256i q[4];
+	UNROLL
 	for (int i = 0; i < 4; i++) /* |x * (127 / a)| < 127.5, so the conversion's rounding stays within the clamp */
 		q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
 	__m256i low = _mm256_packs_epi32(q[0], q[1]), high = _mm256_packs_epi32(q[2], q[3]);
@@ -90,6 +94,7 @@ INLINE void interleave(const __m256i c[KERNELS_GROUP], int8_t *q)
 	__m256i d = _mm256_unpacklo_epi32(c[2], c[3]), e = _mm256_unpackhi_epi32(c[2], c[3]);
 	__m256i g[4] = {_mm256_unpacklo_epi64(a, d), _mm256_unpackhi_epi64(a, d), _mm256_unpacklo_epi64(b, e),
 			_mm256_unpackhi_epi64(b, e)};
+	UNROLL
 	for (int i = 0; i < 4; i++) {
 		_mm_storeu_si128((__m128i *)(void *)(q + i * 16), _mm256_castsi256_si128(g[i]));
 		_mm_storeu_si128((__m128i *)(void *)(q + (i + 4) * 16), _mm256_extracti128_si256(g[i], 1));
@@ -186,28 +191,37 @@ INLINE void few(const uint8_t *block, uint32_t type, const struct kernels_activa
 	const struct matmul_block b = matmul_block(type);
 	const __m256i mask[2] = {row_mask(rows), row_mask(rows > 8 ? rows - 8 : 0)};
 	__m256 f[3][2];
+	UNROLL
 	for (uint32_t i = 0; i < tokens; i++)
+		UNROLL
 		for (int h = 0; h < 2; h++)
 			f[i][h] = more ? _mm256_maskload_ps(out + i * ldo + h * 8, mask[h]) : _mm256_setzero_ps();
 	for (uint32_t k = 0; k < a->cols / WEIGHTS_BLOCK; k++, block += b.bytes) {
 		const int8_t *q = a->q + (size_t)k * 128;
 		const float *d = a->d + (size_t)k * 4;
 		const int16_t *sum = a->sum + (size_t)k * 8;
+		UNROLL
 		for (int h = 0; h < 2; h++) {
 			__m256i s[3];
+			UNROLL
 			for (uint32_t i = 0; i < tokens; i++)
 				s[i] = start_of(type, sum + i * 2);
+			UNROLL
 			for (int g = 0; g < 8; g++) {
 				__m256i w = group_of(block, type, h, g);
+				UNROLL
 				for (uint32_t i = 0; i < tokens; i++)
 					s[i] = accumulate(type, s[i], w, q + g * 16 + i * 4);
 			}
 			__m256 dw = halves(block + h * 16), mw = b.minima ? halves(block + b.minima + h * 16) : dw;
+			UNROLL
 			for (uint32_t i = 0; i < tokens; i++)
 				f[i][h] = finish(type, f[i][h], s[i], dw, mw, d + i, sum + i * 2);
 		}
 	}
+	UNROLL
 	for (uint32_t i = 0; i < tokens; i++)
+		UNROLL
 		for (int h = 0; h < 2; h++)
 			_mm256_maskstore_ps(out + i * ldo + h * 8, mask[h], f[i][h]);
 }
@@ -222,7 +236,9 @@ INLINE void unpack(const uint8_t *strip, uint32_t type, uint32_t n, struct panel
 {
 	const struct matmul_block b = matmul_block(type);
 	for (uint32_t k = 0; k < n; k++, strip += b.bytes) {
+		UNROLL
 		for (int h = 0; h < 2; h++) {
+			UNROLL
 			for (int g = 0; g < 8; g++)
 				_mm256_store_si256((__m256i *)(void *)panel[k].codes[h][g], group_of(strip, type, h, g));
 			_mm256_store_ps(panel[k].d + h * 8, halves(strip + h * 16));
@@ -237,25 +253,32 @@ INLINE void tile(const struct panel_block *panel, uint32_t type, int half, const
 		 uint32_t n, uint32_t tokens, float *out, size_t ldo, __m256i mask, bool more)
 {
 	__m256 f[4];
+	UNROLL
 	for (uint32_t i = 0; i < 4; i++)
 		f[i] = more && i < tokens ? _mm256_maskload_ps(out + i * ldo, mask) : _mm256_setzero_ps();
 	for (uint32_t k = 0; k < n; k++, q += 128, d += 4, sum += 8) {
 		__m256i s[4];
+		UNROLL
 		for (int i = 0; i < 4; i++)
 			s[i] = start_of(type, sum + i * 2);
+		UNROLL
 		for (int g = 0; g < 8; g++) {
 			__m256i w = _mm256_load_si256((const __m256i *)(const void *)panel[k].codes[half][g]);
+			UNROLL
 			for (int i = 0; i < 4; i++)
 				s[i] = accumulate(type, s[i], w, q + g * 16 + i * 4);
 			/* Group by group: else the compiler hoists loads until it runs out of registers. */
 			__asm__ volatile("" : "+x"(s[0]), "+x"(s[1]), "+x"(s[2]), "+x"(s[3]));
 		}
 		__m256 dw = _mm256_load_ps(panel[k].d + half * 8), mw = _mm256_load_ps(panel[k].m + half * 8);
+		UNROLL
 		for (int i = 0; i < 4; i++)
 			f[i] = finish(type, f[i], s[i], dw, mw, d + i, sum + i * 2);
 	}
-	for (uint32_t i = 0; i < tokens; i++)
-		_mm256_maskstore_ps(out + i * ldo, mask, f[i]);
+	UNROLL
+	for (uint32_t i = 0; i < 4; i++)
+		if (i < tokens)
+			_mm256_maskstore_ps(out + i * ldo, mask, f[i]);
 }
 
 INLINE void many(const uint8_t *strip, uint32_t type, const struct kernels_activations *a, uint32_t first, uint32_t n, float *out,

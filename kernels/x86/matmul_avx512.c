@@ -22,6 +22,8 @@ enum {
 };
 
 #define INLINE static inline __attribute__((always_inline))
+/* Loops over a tile's registers: unrolled whole, or the arrays would live in memory. */
+#define UNROLL _Pragma("GCC unroll 16")
 
 /* The eight column groups of a block as unsigned codes; Q8_0 with bit 7 flipped, which adds 128. */
 INLINE void unpack(const uint8_t *block, uint32_t type, __m512i v[8])
@@ -29,10 +31,12 @@ INLINE void unpack(const uint8_t *block, uint32_t type, __m512i v[8])
 	const struct matmul_block b = matmul_block(type);
 	const __m512i nibble = _mm512_set1_epi8(15), fifth = _mm512_set1_epi8(16);
 	if (type == WEIGHTS_Q8_0) {
+		UNROLL
 		for (int g = 0; g < 8; g++)
 			v[g] = _mm512_xor_si512(_mm512_loadu_si512(block + b.codes + g * 64), _mm512_set1_epi8(-128));
 		return;
 	}
+	UNROLL
 	for (int g = 0; g < 4; g++) {
 		__m512i x = _mm512_loadu_si512(block + b.codes + g * 64);
 		v[g] = _mm512_and_si512(x, nibble);
@@ -41,6 +45,7 @@ INLINE void unpack(const uint8_t *block, uint32_t type, __m512i v[8])
 	if (!b.high)
 		return;
 	__m512i h = _mm512_loadu_si512(block + b.high);
+	UNROLL
 	for (int g = 0; g < 8; g++) {
 		__m512i bit = g < 4 ? _mm512_slli_epi16(h, (unsigned)(4 - g)) : _mm512_srli_epi16(h, (unsigned)(g - 4));
 		v[g] = _mm512_ternarylogic_epi32(v[g], bit, fifth, 0xf8); /* v | bit & fifth */
@@ -82,24 +87,28 @@ INLINE void tile(const uint8_t *strip, uint32_t type, const struct kernels_activ
 	const uint8_t *block = strip + (size_t)first * b.bytes;
 	__m512 f[TILE];
 	struct token x[2] = {token_at(a, t, first), token_at(a, t + (tokens > 4 ? 4 : 0), first)};
+	UNROLL
 	for (uint32_t i = 0; i < tokens; i++)
 		f[i] = more ? _mm512_maskz_loadu_ps(mask, out + i * ldo) : _mm512_setzero_ps();
 	for (uint32_t k = 0; k < n; k++, block += b.bytes) {
 		__m512i v[8];
 		unpack(block, type, v);
 		__m512 dw = halves(block), mw = b.minima ? halves(block + b.minima) : _mm512_setzero_ps();
+		UNROLL
 		for (uint32_t i = 0; i < tokens; i++) {
 			const struct token *o = &x[i / 4];
 			const int8_t *q = o->q + (size_t)k * 128 + i % 4 * 4;
 			__m512i sum = _mm512_set1_epi32(int_at(o->sum + (size_t)k * 8 + i % 4 * 2));
 			__m512i z = _mm512_madd_epi16(sum, offset), y = _mm512_setzero_si512();
 			if (tokens == 1) { /* two chains: nothing else hides the latency */
+				UNROLL
 				for (int g = 0; g < 8; g += 2) {
 					z = _mm512_dpbusd_epi32(z, v[g], _mm512_set1_epi32(int_at(q + g * 16)));
 					y = _mm512_dpbusd_epi32(y, v[g + 1], _mm512_set1_epi32(int_at(q + g * 16 + 16)));
 				}
 				z = _mm512_add_epi32(z, y);
 			} else {
+				UNROLL
 				for (int g = 0; g < 8; g++)
 					z = _mm512_dpbusd_epi32(z, v[g], _mm512_set1_epi32(int_at(q + g * 16)));
 			}
@@ -111,6 +120,7 @@ INLINE void tile(const uint8_t *strip, uint32_t type, const struct kernels_activ
 			}
 		}
 	}
+	UNROLL
 	for (uint32_t i = 0; i < tokens; i++)
 		_mm512_mask_storeu_ps(out + i * ldo, mask, f[i]);
 }
