@@ -20,8 +20,8 @@ void tokenizer_free(struct tokenizer *t);
 
 /*
  * Appends the ids of `text` (any bytes; NUL included) to list. `special`: control tokens written out in the text become their
- * ids; otherwise their text is ordinary text. No BOS is added. O(n log n). Bytes that the vocabulary cannot express (none in a
- * byte-level one) give -EINVAL.
+ * ids; otherwise their text is ordinary text. No BOS is added. O(n log n). A byte for which the vocabulary has no token gives
+ * -EINVAL and leaves list as it was (Falcon's own lacks 14 control characters, and 14 bytes that text hardly ever has).
  */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t length, bool special, struct ids *list, struct err *e);
 
