@@ -20,7 +20,7 @@
 
 enum { PROMPT = 40 };
 
-static const struct rig_shape shape = {.n_slots = 8, .n_context = 256, .n_pages = 256, .chunk_ms = 50};
+static const struct rig_shape shape = {.n_slots = 8, .n_context = 128, .n_pages = 256, .chunk_ms = 50};
 static int weights;
 static int32_t prompt[PROMPT];
 
@@ -64,19 +64,19 @@ static struct rig_run run_of(uint32_t n)
 static void a_paused_run_stands_still_and_goes_on_when_resumed(void **state)
 {
 	struct rig *r = *state;
-	struct rig_run run = run_of(200);
+	struct rig_run run = run_of(60);
 	run.pages = 2; /* so that it cannot end before it is paused */
 	rig_begin(r, 0, &run);
 	rig_expect_tokens(r, 0, PROMPT + 3);
 	rig_want(r, 0, BOARD_PAUSE);
 	rig_expect(r, 0, BOARD_PAUSED);
 	uint32_t n_tokens = rig_n_tokens(r, 0);
-	rig_grant(r, 0, 8);
+	rig_grant(r, 0, 4);
 	usleep(30000);
 	assert_int_equal(rig_n_tokens(r, 0), n_tokens);
 	rig_want(r, 0, BOARD_RUN);
 	assert_int_equal(rig_finish(r, 0), BOARD_LENGTH);
-	assert_int_equal(rig_n_tokens(r, 0), PROMPT + 200);
+	assert_int_equal(rig_n_tokens(r, 0), PROMPT + 60);
 	rig_want(r, 0, BOARD_PAUSE); /* what is DONE stays DONE */
 	struct rig_run other = run_of(1);
 	rig_begin(r, 1, &other);
@@ -164,16 +164,16 @@ static void a_run_ends_where_the_context_does(void **state)
 {
 	struct rig *r = *state;
 	struct rig_run run = run_of(1000);
-	run.pages = 8;
+	run.pages = 4;
 	rig_begin(r, 0, &run);
 	assert_int_equal(rig_finish(r, 0), BOARD_CONTEXT);
-	assert_int_equal(rig_n_tokens(r, 0), 256);
+	assert_int_equal(rig_n_tokens(r, 0), 128);
 }
 
 static void bad_records_end_their_own_run_alone(void **state)
 {
 	struct rig *r = *state;
-	struct rig_run good = run_of(100), bad = run_of(10);
+	struct rig_run good = run_of(40), bad = run_of(10);
 	rig_begin(r, 0, &good);
 	struct board_record *record = board_record(&r->board, 1);
 	for (int kind = 0; kind < 9; kind++) {
@@ -200,7 +200,7 @@ static void bad_records_end_their_own_run_alone(void **state)
 static void bad_page_tables_end_their_own_run_alone(void **state)
 {
 	struct rig *r = *state;
-	struct rig_run good = run_of(100), bad = run_of(10);
+	struct rig_run good = run_of(40), bad = run_of(10);
 	rig_begin(r, 0, &good);
 	for (int kind = 0; kind < 3; kind++) {
 		rig_write(r, 1, &bad);
@@ -209,7 +209,7 @@ static void bad_page_tables_end_their_own_run_alone(void **state)
 		else if (kind == 1)
 			board_table(&r->board, 1)[0] = UINT32_MAX;
 		else
-			r->board.words[1].n_pages = 9; /* of a table of 8 */
+			r->board.words[1].n_pages = 5; /* of a table of 4 */
 		rig_publish(r, 1);
 		assert_int_equal(rig_finish(r, 1), BOARD_ERROR);
 	}
@@ -279,16 +279,16 @@ static void a_score_run_says_every_position_within_its_credit(void **state)
 static void a_score_run_longer_than_the_ring_waits_for_falcond_to_take_its_rows(void **state)
 {
 	struct rig *r = *state;
-	int32_t text[200];
-	for (int i = 0; i < 200; i++)
+	int32_t text[120];
+	for (int i = 0; i < 120; i++)
 		text[i] = prompt[i % PROMPT];
-	struct rig_run run = {.owner = 7, .ids = text, .n_ids = 200, .flags = BOARD_SCORE | BOARD_ROWS};
+	struct rig_run run = {.owner = 7, .ids = text, .n_ids = 120, .flags = BOARD_SCORE | BOARD_ROWS};
 	rig_begin(r, 0, &run);
-	atomic_store(&r->board.words[0].rows_until, 200);
+	atomic_store(&r->board.words[0].rows_until, 120);
 	rig_wake(r);
 	uint32_t heard = 0;
 	uint64_t start = clock_ns();
-	while (heard < 200 && clock_ns() - start < UINT64_C(30000000000)) {
+	while (heard < 120 && clock_ns() - start < UINT64_C(30000000000)) {
 		uint64_t head = atomic_load(&r->board.header->ring_head), tail = r->board.header->ring_tail;
 		assert_true(head - tail <= BOARD_RING);
 		for (; tail < head; tail++)
@@ -297,7 +297,7 @@ static void a_score_run_longer_than_the_ring_waits_for_falcond_to_take_its_rows(
 		rig_wake(r);
 		rig_listen(r, 50);
 	}
-	assert_int_equal(heard, 200);
+	assert_int_equal(heard, 120);
 	assert_int_equal(rig_finish(r, 0), BOARD_LENGTH);
 }
 

@@ -17,7 +17,7 @@
 
 #include "tests/support/rig.h"
 
-enum { PROMPT = 150, N = 48, SLOTS = 12 };
+enum { PROMPT = 110, N = 32, SLOTS = 12 };
 
 static const struct rig_shape shape = {.n_slots = SLOTS, .n_context = 512, .n_pages = 256, .chunk_ms = 50};
 static int weights;
