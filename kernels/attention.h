@@ -13,9 +13,7 @@
 
 #define ATTENTION_DECLARE(suffix)                                                                                      \
 	void attend_##suffix(const struct kernels_cache *cache, uint32_t first, const float *q, const uint32_t *length, \
-			     const float *slope, uint32_t rows, struct kernels_partial out, void *scratch);            \
-	void merge_##suffix(const struct kernels_partial *parts, uint32_t n_parts, uint32_t rows, uint32_t head_dim,   \
-			    float *out, size_t ldo);
+			     const float *slope, uint32_t rows, struct kernels_partial out, void *scratch);
 
 ATTENTION_DECLARE(c)
 ATTENTION_DECLARE(avx2)
@@ -24,7 +22,7 @@ ATTENTION_DECLARE(avx512)
 /* Bytes for one page of keys and of values in f32, and for each row's weights of a page and its correction. */
 static inline size_t attention_scratch_bytes(uint32_t head_dim, uint32_t rows)
 {
-	return 2 * (size_t)head_dim * PAGE_TOKENS * sizeof(float) + ((size_t)rows + 16) * (PAGE_TOKENS + 1) * sizeof(float);
+	return (2 * ((size_t)head_dim + 1) * PAGE_TOKENS + (size_t)rows * (PAGE_TOKENS + 1)) * sizeof(float);
 }
 
 /* log2(e) / sqrt(head_dim), rounded once: what queries are scaled by, and biases too. */

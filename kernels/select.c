@@ -11,18 +11,18 @@
 #include "kernels/matmul.h"
 #include "kernels/vector.h"
 
-#define TABLE(codes, matrix, vector, attention)                                                                        \
+#define TABLE(codes, matrix, vector)                                                                                   \
 	.quantise = quantise_##codes, .row = row_c, .matmul = matmul_##matrix, .matmul_dense = matmul_dense_##matrix, \
 	.layer_norm = layer_norm_##vector, .rms_norm = rms_norm_##vector, .gelu = gelu_##vector, .swiglu = swiglu_##vector, \
 	.add = add_##vector, .rope = rope_##vector, .scale = scale_##vector, .store_kv = store_kv_##vector,            \
-	.max = max_##vector, .sum_exp = sum_exp_##vector, .attend = attend_##attention, .merge = merge_##attention
+	.max = max_##vector, .sum_exp = sum_exp_##vector, .attend = attend_##vector, .merge = merge_##vector
 
 /* In ascending order. */
 static const struct kernels tables[] = {
-	{.name = "portable", TABLE(c, c, c, c)},
+	{.name = "portable", TABLE(c, c, c)},
 #ifdef FALCON_X86
-	{.name = "avx2", TABLE(avx2, avx2, avx2, c)},
-	{.name = "avx512", TABLE(avx2, avx512, avx512, c)},
+	{.name = "avx2", TABLE(avx2, avx2, avx2)},
+	{.name = "avx512", TABLE(avx2, avx512, avx512)},
 #endif
 };
 enum { TABLES = sizeof tables / sizeof tables[0] };

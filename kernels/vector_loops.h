@@ -14,12 +14,14 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #ifdef __F16C__
 #include <immintrin.h>
 #endif
 
 #include "base/f16.h"
 #include "kernels/elementary.h"
+#include "kernels/kernels.h"
 #include "shm/pages.h"
 
 enum { LANES = 16 };
@@ -172,4 +174,33 @@ float VECTOR(sum_exp)(const float *x, float max, size_t n)
 	for (int j = 0; i < n; i++, j++)
 		lane[j] += elementary_exp(x[i] - max);
 	return fold(lane);
+}
+
+/* The first part that saw something is taken as it is; parts that saw nothing (l = 0) change nothing. */
+void VECTOR(merge)(const struct kernels_partial *parts, uint32_t n_parts, uint32_t rows, uint32_t head_dim, float *out, size_t ldo)
+{
+	for (uint32_t r = 0; r < rows; r++) {
+		float m = -INFINITY, l = 0.0f, *o = out + r * ldo;
+		memset(o, 0, head_dim * sizeof *o);
+		for (uint32_t p = 0; p < n_parts; p++) {
+			const float *part = parts[p].o + (size_t)r * head_dim;
+			if (parts[p].l[r] == 0.0f)
+				continue;
+			if (l == 0.0f) {
+				m = parts[p].m[r];
+				l = parts[p].l[r];
+				memcpy(o, part, head_dim * sizeof *o);
+				continue;
+			}
+			float largest = parts[p].m[r] > m ? parts[p].m[r] : m;
+			float c = elementary_exp2(m - largest), e = elementary_exp2(parts[p].m[r] - largest);
+			m = largest;
+			l = fmaf(l, c, e * parts[p].l[r]);
+#pragma GCC ivdep
+			for (uint32_t d = 0; d < head_dim; d++)
+				o[d] = fmaf(e, part[d], o[d] * c);
+		}
+		for (uint32_t d = 0; l != 0.0f && d < head_dim; d++)
+			o[d] /= l;
+	}
 }

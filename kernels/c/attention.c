@@ -81,31 +81,3 @@ void attend_c(const struct kernels_cache *cache, uint32_t first, const float *q,
 		}
 	}
 }
-
-/* The first part that saw something is taken as it is; parts that saw nothing (l = 0) change nothing. */
-void merge_c(const struct kernels_partial *parts, uint32_t n_parts, uint32_t rows, uint32_t head_dim, float *out, size_t ldo)
-{
-	for (uint32_t r = 0; r < rows; r++) {
-		float m = -INFINITY, l = 0.0f, *o = out + r * ldo;
-		memset(o, 0, head_dim * sizeof *o);
-		for (uint32_t p = 0; p < n_parts; p++) {
-			const float *part = parts[p].o + (size_t)r * head_dim;
-			if (parts[p].l[r] == 0.0f)
-				continue;
-			if (l == 0.0f) {
-				m = parts[p].m[r];
-				l = parts[p].l[r];
-				memcpy(o, part, head_dim * sizeof *o);
-				continue;
-			}
-			float largest = parts[p].m[r] > m ? parts[p].m[r] : m;
-			float c = elementary_exp2(m - largest), e = elementary_exp2(parts[p].m[r] - largest);
-			m = largest;
-			l = fmaf(l, c, e * parts[p].l[r]);
-			for (uint32_t d = 0; d < head_dim; d++)
-				o[d] = fmaf(e, part[d], o[d] * c);
-		}
-		for (uint32_t d = 0; l != 0.0f && d < head_dim; d++)
-			o[d] /= l;
-	}
-}

@@ -5,40 +5,11 @@
  */
 #include "tests/kernels/compare.h"
 
-#include "config.h"
 #include "kernels/kernels.h"
-#include "kernels/vector.h"
 
 enum { LONGEST = 1100 };
 
-#define TABLE(suffix)                                                                                                  \
-	{                                                                                                              \
-		.name = #suffix, .layer_norm = layer_norm_##suffix, .rms_norm = rms_norm_##suffix,                     \
-		.gelu = gelu_##suffix, .swiglu = swiglu_##suffix, .add = add_##suffix, .rope = rope_##suffix,          \
-		.scale = scale_##suffix, .store_kv = store_kv_##suffix, .max = max_##suffix, .sum_exp = sum_exp_##suffix \
-	}
-
-static const struct kernels plain = TABLE(c);
-
-static const struct kernels *version(unsigned i)
-{
-	static const struct kernels tables[] = {
-		TABLE(c),
-#ifdef FALCON_X86
-		TABLE(avx2),
-		TABLE(avx512),
-#endif
-	};
-	if (i >= sizeof tables / sizeof *tables)
-		return NULL;
-#ifdef FALCON_X86
-	if (i == 1 && !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")))
-		return NULL;
-	if (i == 2 && !(__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")))
-		return NULL;
-#endif
-	return &tables[i];
-}
+static const struct kernels *plain; /* the plain-C twin */
 
 /* Largest error in ulps over floats spread evenly over the bits of [low, high]. */
 static double worst(float (*function)(float), double (*exact)(double), float low, float high)
@@ -86,14 +57,14 @@ static void gelu_is_within_its_bound(void **state)
 	(void)state;
 	for (int i = -200000; i <= 200000; i++) {
 		float x = (float)(i * 6e-5), y = x;
-		plain.gelu(&y, 1);
+		plain->gelu(&y, 1);
 		double exact = exact_gelu((double)x), error = fabs((double)y - exact);
 		assert_true(error < 1e-6);
 		if (x > 0)
 			assert_true(compare_ulps(y, exact) < 4.0);
 	}
 	float far[] = {100.0f, -100.0f, 3e38f, -3e38f, 0.0f};
-	plain.gelu(far, 5);
+	plain->gelu(far, 5);
 	assert_true(far[0] == 100.0f && far[1] == 0.0f && far[2] == 3e38f && far[3] == 0.0f && far[4] == 0.0f);
 }
 
@@ -112,8 +83,8 @@ static void norms_agree_with_double(void **state)
 	}
 	for (size_t i = 0; i < n; i++)
 		variance += ((double)x[i] - mean) * ((double)x[i] - mean) / (double)n;
-	plain.layer_norm(x, w, b, 1e-5f, n, layer);
-	plain.rms_norm(x, w, 1e-5f, n, rms);
+	plain->layer_norm(x, w, b, 1e-5f, n, layer);
+	plain->rms_norm(x, w, 1e-5f, n, rms);
 	for (size_t i = 0; i < n; i++) {
 		double exact = ((double)x[i] - mean) / sqrt(variance + 1e-5) * (double)w[i] + (double)b[i];
 		assert_true(fabs((double)layer[i] - exact) < 2e-6);
@@ -125,7 +96,7 @@ static void rope_turns_each_pair_by_its_angle(void **state)
 {
 	(void)state;
 	float x[6] = {1.0f, 2.0f, 9.0f, 3.0f, 4.0f, 9.0f}, table[6] = {0.0f, 1.0f, -1.0f, 1.0f, 0.0f, 0.0f};
-	plain.rope(x, table, 1, 6); /* by a quarter, by nothing, by a half */
+	plain->rope(x, table, 1, 6); /* by a quarter, by nothing, by a half */
 	const float turned[6] = {-3.0f, 2.0f, -9.0f, 1.0f, 4.0f, -9.0f};
 	assert_memory_equal(x, turned, sizeof x);
 }
@@ -144,7 +115,7 @@ static void sums_run_in_sixteen_lanes(void **state)
 			low += small, high += small;
 		u[j] = low + high;
 	}
-	assert_true(plain.sum_exp(x, 0.0f, 64) == ((u[0] + u[4]) + (u[2] + u[6])) + ((u[1] + u[5]) + (u[3] + u[7])));
+	assert_true(plain->sum_exp(x, 0.0f, 64) == ((u[0] + u[4]) + (u[2] + u[6])) + ((u[1] + u[5]) + (u[3] + u[7])));
 }
 
 static void max_finds_the_largest_and_knows_one_zero(void **state)
@@ -155,8 +126,8 @@ static void max_finds_the_largest_and_knows_one_zero(void **state)
 		for (size_t at = 0; at < n; at++) {
 			for (size_t i = 0; i < n; i++)
 				x[i] = i == at ? -0.0f : -1.0f - (float)i;
-			for (unsigned v = 0; version(v); v++)
-				assert_int_equal(f32_bits(version(v)->max(x, n)), 0);
+			for (unsigned v = 0; kernels_at(v); v++)
+				assert_int_equal(f32_bits(kernels_at(v)->max(x, n)), 0);
 		}
 	}
 }
@@ -195,10 +166,10 @@ static void every_version_gives_the_bytes_of_plain_c(void **state)
 		size_t n = round < 80 ? (size_t)round + 1 : 1 + random_below(LONGEST);
 		int kind = round % 3;
 		fill(in.x, n, kind), fill(in.y, n, kind), fill(in.w, n, kind), fill(in.b, n, kind);
-		run_elementwise(&plain, &in, n, expected);
-		for (unsigned v = 1; version(v); v++) {
-			run_elementwise(version(v), &in, n, actual);
-			compare_floats("elementwise", version(v)->name, expected, actual, 8 * n + 2);
+		run_elementwise(plain, &in, n, expected);
+		for (unsigned v = 1; kernels_at(v); v++) {
+			run_elementwise(kernels_at(v), &in, n, actual);
+			compare_floats("elementwise", kernels_at(v)->name, expected, actual, 8 * n + 2);
 		}
 	}
 }
@@ -211,11 +182,11 @@ static void every_version_rotates_alike(void **state)
 		uint32_t head_dim = 2 * (1 + random_below(130)), heads = 1 + random_below(4);
 		fill(x, (size_t)heads * head_dim, round % 3), fill(table, head_dim, 0);
 		memcpy(expected, x, sizeof x);
-		plain.rope(expected, table, heads, head_dim);
-		for (unsigned v = 1; version(v); v++) {
+		plain->rope(expected, table, heads, head_dim);
+		for (unsigned v = 1; kernels_at(v); v++) {
 			memcpy(actual, x, sizeof x);
-			version(v)->rope(actual, table, heads, head_dim);
-			compare_floats("rope", version(v)->name, expected, actual, (size_t)heads * head_dim);
+			kernels_at(v)->rope(actual, table, heads, head_dim);
+			compare_floats("rope", kernels_at(v)->name, expected, actual, (size_t)heads * head_dim);
 		}
 	}
 }
@@ -229,10 +200,10 @@ static void every_version_stores_alike_and_touches_nothing_else(void **state)
 		uint32_t head_dim = 1 + random_below(256), at = random_below(PAGE_TOKENS), kv = round & 1;
 		fill(key, head_dim, round % 3), fill(value, head_dim, round % 3);
 		memset(expected, 0x5a, sizeof expected);
-		plain.store_kv(key, value, kv, head_dim, at, expected[0], expected[1]);
-		for (unsigned v = 1; version(v); v++) {
+		plain->store_kv(key, value, kv, head_dim, at, expected[0], expected[1]);
+		for (unsigned v = 1; kernels_at(v); v++) {
 			memset(actual, 0x5a, sizeof actual);
-			version(v)->store_kv(key, value, kv, head_dim, at, actual[0], actual[1]);
+			kernels_at(v)->store_kv(key, value, kv, head_dim, at, actual[0], actual[1]);
 			assert_memory_equal(actual, expected, sizeof expected);
 		}
 	}
@@ -247,8 +218,8 @@ static int bench(void)
 	fill(w, N, 0), fill(y, N, 0);
 	printf("%-8s %10s %10s %10s %10s %10s %10s %10s   elements a cycle at %.2f GHz, %d elements\n", "", "layer_norm", "rms_norm",
 	       "gelu", "swiglu", "add", "max", "sum_exp", hertz * 1e-9, N);
-	for (unsigned v = 0; version(v); v++) {
-		const struct kernels *k = version(v);
+	for (unsigned v = 0; kernels_at(v); v++) {
+		const struct kernels *k = kernels_at(v);
 		double best[7];
 		for (int op = 0; op < 7; op++)
 			best[op] = INFINITY;
@@ -280,6 +251,8 @@ static int bench(void)
 int main(int argc, char **argv)
 {
 	compare_start();
+	kernels_thread_init();
+	plain = kernels_at(0);
 	if (argc > 1 && strcmp(argv[1], "--bench") == 0)
 		return bench();
 	const struct CMUnitTest tests[] = {

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attention over one span as two small matrix products a page, shared by the vector instruction sets. All rows (query heads of
+ * one key/value head x tokens) meet the same keys and values, so a page is widened from f16 once, stays in the first-level
+ * cache, and serves register tiles of a few rows x 32 columns: the columns are tokens in the first product (scores) and
+ * dimensions in the second (weighted values). Both are
+ *
+ *	c[r][j] = start, then fmaf(a[r][i], b[i][j], c[r][j]) for i ascending
+ *
+ * so one micro-kernel serves both, lanes are never pieces of one sum, and a row's bits do not depend on its tile. With no more
+ * rows than one tile each element is read once: then the micro-kernel widens f16 itself and nothing is staged.
+ *
+ * The including file gives, before this text:
+ *	ATTENTION(op)   its name for op
+ *	TILE_ROWS       most rows of a tile: 3 or 8
+ *	product(rows, half, from_zero, a, lda, b, ldb, steps, start, c, ldc)   always inline, the micro-kernel over 32 columns:
+ *	                start is +0 or c[r][j] * start[r]; b is f16 if half, else f32; rows, half and from_zero are constants
+ *	widen(in, n, out)   f16 to f32, n a multiple of 16
+ */
+#include <string.h>
+
+#include "kernels/attention.h"
+#include "kernels/elementary.h"
+
+/* One page as the products read it. */
+struct page {
+	const void *keys, *values; /* [dim][32], [32][dim] */
+	bool half;                 /* f16, else f32 */
+	uint32_t at;               /* position of the first token */
+	uint32_t dim;
+};
+
+/* Scratch: the staged page, each part with room to read a whole tile from its last row, then what the softmax leaves. */
+struct stage {
+	float *keys, *values;
+	float *weights;    /* [rows][32] scores, then weights */
+	float *correction; /* [rows] */
+};
+
+/* attention_scratch_bytes() counts these. */
+static struct stage stage_at(void *scratch, uint32_t dim, uint32_t rows)
+{
+	size_t half = (size_t)(dim + 1) * PAGE_TOKENS;
+	float *base = scratch;
+	return (struct stage){base, base + half, base + 2 * half, base + 2 * half + (size_t)rows * PAGE_TOKENS};
+}
+
+static inline uint32_t visible(uint32_t length, uint32_t at)
+{
+	return length <= at ? 0 : length - at < PAGE_TOKENS ? length - at : PAGE_TOKENS;
+}
+
+static void stage_part(const void *in, uint32_t kv, uint32_t dim, float *out)
+{
+	if (kv == PAGES_F16)
+		widen(in, (size_t)dim * PAGE_TOKENS, out);
+	else
+		memcpy(out, in, (size_t)dim * PAGE_TOKENS * sizeof *out);
+}
+
+/* Values are read 32 dimensions at a time: where that would pass a row's end they are staged whatever the type. */
+static struct page page_open(const struct kernels_cache *cache, uint32_t at, uint32_t rows, const struct stage *stage)
+{
+	struct page page = {.keys = cache->keys[at / PAGE_TOKENS],
+			    .values = cache->values[at / PAGE_TOKENS],
+			    .half = cache->kv == PAGES_F16,
+			    .at = at,
+			    .dim = cache->head_dim};
+	if (page.dim % 32 == 0 && (!page.half || rows <= TILE_ROWS))
+		return page;
+	stage_part(page.keys, cache->kv, page.dim, stage->keys);
+	stage_part(page.values, cache->kv, page.dim, stage->values);
+	page.keys = stage->keys;
+	page.values = stage->values;
+	page.half = false;
+	return page;
+}
+
+/* The micro-kernel for a number of rows and a type known only now. */
+static void product_of(uint32_t rows, bool half, bool from_zero, const float *a, size_t lda, const void *b, size_t ldb,
+		       uint32_t steps, const float *start, float *c, size_t ldc)
+{
+#define CASE(n)                                                                                                        \
+	case n:                                                                                                        \
+		if (half && from_zero)                                                                                 \
+			product(n, true, true, a, lda, b, ldb, steps, start, c, ldc);                                  \
+		else if (half)                                                                                         \
+			product(n, true, false, a, lda, b, ldb, steps, start, c, ldc);                                 \
+		else if (from_zero)                                                                                    \
+			product(n, false, true, a, lda, b, ldb, steps, start, c, ldc);                                 \
+		else                                                                                                   \
+			product(n, false, false, a, lda, b, ldb, steps, start, c, ldc);                                \
+		break
+	switch (rows) {
+		CASE(1);
+		CASE(2);
+#if TILE_ROWS > 2
+		CASE(3);
+#endif
+#if TILE_ROWS > 3
+		CASE(4);
+		CASE(5);
+		CASE(6);
+		CASE(7);
+		CASE(8);
+#endif
+	}
+#undef CASE
+}
+
+/* Rows are cut into tiles as even as can be: 9 are 5 + 4, not 8 + 1. */
+static inline uint32_t tile_rows(uint32_t rows)
+{
+	uint32_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+	return (rows + tiles - 1) / tiles;
+}
+
+static inline const void *advance(const struct page *page, const void *elements, size_t n)
+{
+	return (const char *)elements + n * (page->half ? sizeof(uint16_t) : sizeof(float));
+}
+
+/* Dimensions [d, d + 32) of a tile's values: all rows as far as the shortest sees, then each row alone. */
+static void weigh_columns(const struct page *page, const uint32_t *length, uint32_t rows, const float *weights,
+			  const float *correction, uint32_t d, float *o, size_t ldo)
+{
+	static const float one = 1.0f;
+	uint32_t shortest = PAGE_TOKENS;
+	for (uint32_t r = 0; r < rows; r++)
+		shortest = visible(length[r], page->at) < shortest ? visible(length[r], page->at) : shortest;
+	product_of(rows, page->half, false, weights, PAGE_TOKENS, advance(page, page->values, d), page->dim, shortest, correction, o,
+		   ldo);
+	const void *rest = advance(page, page->values, (size_t)shortest * page->dim + d);
+	for (uint32_t r = 0; r < rows; r++) {
+		uint32_t more = visible(length[r], page->at) - shortest;
+		if (more)
+			product_of(1, page->half, false, weights + r * PAGE_TOKENS + shortest, PAGE_TOKENS, rest, page->dim, more,
+				   &one, o + r * ldo, ldo);
+	}
+}
+
+/* o = o * correction + weights x values for one tile; a last piece of less than 32 dimensions goes through a copy. */
+static void weigh(const struct page *page, const uint32_t *length, uint32_t rows, const float *weights, const float *correction,
+		  float *o)
+{
+	uint32_t dim = page->dim, whole = dim / 32 * 32;
+	for (uint32_t d = 0; d < whole; d += 32)
+		weigh_columns(page, length, rows, weights, correction, d, o + d, dim);
+	if (whole == dim)
+		return;
+	float piece[TILE_ROWS][32] = {{0}};
+	for (uint32_t r = 0; r < rows; r++)
+		memcpy(piece[r], o + r * dim + whole, (dim - whole) * sizeof *o);
+	weigh_columns(page, length, rows, weights, correction, whole, piece[0], 32);
+	for (uint32_t r = 0; r < rows; r++)
+		memcpy(o + r * dim + whole, piece[r], (dim - whole) * sizeof *o);
+}
+
+/*
+ * One row's online step over the first n > 0 of 32 scores, which become weights. Returns the correction of what was summed
+ * before. The loops have fixed lengths, so that they become a few registers' work.
+ */
+static float softmax(float *s, uint32_t n, float *m, float *l)
+{
+	float lane[16], u[8];
+	for (uint32_t t = 0; t < PAGE_TOKENS; t++)
+		s[t] = t < n ? s[t] : -INFINITY;
+	for (int j = 0; j < 16; j++)
+		lane[j] = s[j] > *m ? s[j] : *m;
+	for (int j = 0; j < 16; j++)
+		lane[j] = s[j + 16] > lane[j] ? s[j + 16] : lane[j];
+	for (int width = 8; width > 0; width /= 2)
+		for (int j = 0; j < width; j++)
+			lane[j] = lane[j + width] > lane[j] ? lane[j + width] : lane[j];
+	float largest = lane[0] + 0.0f, correction = elementary_exp2(*m - largest);
+	for (int t = 0; t < PAGE_TOKENS; t++)
+		s[t] = elementary_exp2(s[t] - largest);
+	for (int j = 0; j < 8; j++)
+		u[j] = (s[j] + s[j + 8]) + (s[j + 16] + s[j + 24]);
+	*m = largest;
+	*l = fmaf(*l, correction, ((u[0] + u[4]) + (u[2] + u[6])) + ((u[1] + u[5]) + (u[3] + u[7])));
+	return correction;
+}
+
+static void add_bias(float *s, float slope, const struct page *page)
+{
+	float scale = attention_scale(page->dim);
+	for (uint32_t t = 0; t < PAGE_TOKENS; t++)
+		s[t] += attention_bias(slope, page->at + t, scale);
+}
+
+/* All rows against one page. */
+static void attend_page(const struct page *page, const float *q, const uint32_t *length, const float *slope, uint32_t rows,
+			struct kernels_partial out, const struct stage *stage)
+{
+	size_t dim = page->dim;
+	uint32_t tile = tile_rows(rows);
+	for (uint32_t r = 0, n; r < rows; r += n) {
+		n = rows - r < tile ? rows - r : tile;
+		product_of(n, page->half, true, q + r * dim, dim, page->keys, PAGE_TOKENS, page->dim, NULL,
+			   stage->weights + r * PAGE_TOKENS, PAGE_TOKENS);
+	}
+	for (uint32_t r = 0; r < rows; r++) {
+		uint32_t n = visible(length[r], page->at);
+		float *s = stage->weights + r * PAGE_TOKENS;
+		if (slope)
+			add_bias(s, slope[r], page);
+		stage->correction[r] = n ? softmax(s, n, &out.m[r], &out.l[r]) : 1.0f;
+	}
+	for (uint32_t r = 0, n; r < rows; r += n) {
+		n = rows - r < tile ? rows - r : tile;
+		weigh(page, length + r, n, stage->weights + r * PAGE_TOKENS, stage->correction + r, out.o + r * dim);
+	}
+}
+
+void ATTENTION(attend)(const struct kernels_cache *cache, uint32_t first, const float *q, const uint32_t *length,
+		       const float *slope, uint32_t rows, struct kernels_partial out, void *scratch)
+{
+	size_t dim = cache->head_dim;
+	struct stage stage = stage_at(scratch, cache->head_dim, rows);
+	uint32_t longest = 0;
+	for (uint32_t r = 0; r < rows; r++) {
+		out.m[r] = -INFINITY;
+		out.l[r] = 0.0f;
+		longest = length[r] > longest ? length[r] : longest;
+	}
+	memset(out.o, 0, rows * dim * sizeof *out.o);
+	for (uint32_t at = first; at < first + KERNELS_SPAN && at < longest; at += PAGE_TOKENS) {
+		/* Rows in front that see nothing of this page or those behind it are done: lengths usually ascend. */
+		uint32_t done = 0;
+		while (length[done] <= at)
+			done++;
+		struct page page = page_open(cache, at, rows - done, &stage);
+		struct kernels_partial left = {out.m + done, out.l + done, out.o + done * dim};
+		attend_page(&page, q + done * dim, length + done, slope ? slope + done : NULL, rows - done, left, &stage);
+	}
+}
