@@ -139,7 +139,7 @@ static int read_vocab(const json_t *vocab, struct vocab *v, struct err *e)
 		json_int_t n = json_integer_value(id);
 		if (!json_is_integer(id) || n < 0)
 			return err_set(e, -EINVAL, "the id of token '%.64s' is not a number", text);
-		if (names_find(&v->index, text, length) == (uint64_t)n)
+		if (n < VOCAB_TOKENS && names_find(&v->index, text, length) == (uint32_t)n)
 			continue;
 		int r = vocab_set(v, (uint64_t)n, text, length, WEIGHTS_TOKEN_NORMAL, e);
 		if (r < 0)
