@@ -31,15 +31,15 @@ static void good(int r, const struct err *e)
 		fail_msg("%s%s%s", e->what, e->hint[0] ? "; " : "", e->hint);
 }
 
-int rig_pack(void)
+int rig_pack(const char *model)
 {
 	struct err e = {0};
-	char model[4096];
-	snprintf(model, sizeof model, "%s/models/falcon-tales.Q8_0.gguf", getenv("srcdir") ? getenv("srcdir") : ".");
+	char path[4096];
+	snprintf(path, sizeof path, "%s/%s", getenv("srcdir") ? getenv("srcdir") : ".", model);
 	int image = segment_create("weights", 0, &e), status[2];
 	good(image, &e);
 	assert_int_equal(pipe2(status, O_CLOEXEC), 0);
-	const char *argv[] = {"falcon-engine", "--pack", model, "--set-id", SET_ID, NULL};
+	const char *argv[] = {"falcon-engine", "--pack", path, "--set-id", SET_ID, NULL};
 	pid_t pid;
 	good(spawn(ENGINE, argv, (int[]){image, status[1]}, 2, &pid, &e), &e);
 	close(status[1]);
@@ -52,7 +52,7 @@ int rig_pack(void)
 	int code;
 	assert_int_equal(waitpid(pid, &code, 0), pid);
 	if (!WIFEXITED(code) || WEXITSTATUS(code) != 0)
-		fail_msg("packing %s ended with %#x: %s", model, (unsigned)code, said);
+		fail_msg("packing %s ended with %#x: %s", path, (unsigned)code, said);
 	good(segment_seal(image, true, &e), &e);
 	int weights = segment_reopen_readonly(image, &e);
 	good(weights, &e);
@@ -116,7 +116,7 @@ pid_t rig_spawn(const struct rig *r, unsigned threads, const char *isa)
 	char number[16];
 	snprintf(number, sizeof number, "%u", threads);
 	assert_int_equal(isa ? setenv("FALCON_ISA", isa, 1) : unsetenv("FALCON_ISA"), 0);
-	const char *argv[] = {"falcon-engine", "--serve", "--threads", number, NULL};
+	const char *argv[] = {"falcon-engine", "--serve", "--threads", number, r->dense ? "--dense" : NULL, r->dense, NULL};
 	const int fds[] = {r->weights, r->pages, r->board_fd, r->wake_engine, r->wake_falcond, r->lifeline[0]};
 	pid_t pid;
 	good(spawn(ENGINE, argv, fds, 6, &pid, &e), &e);

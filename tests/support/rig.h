@@ -20,6 +20,7 @@ struct rig {
 	uint64_t board_size;
 	uint32_t n_pages, next_page; /* pages are given out in ascending order and never taken back */
 	pid_t engine;                /* 0: none */
+	const char *dense;           /* --dense of engines started from now on; NULL: not given */
 };
 
 struct rig_shape {
@@ -42,8 +43,10 @@ struct rig_run {
 	bool keep;          /* the slot's pages of its last run stay, and more are granted where that is too few */
 };
 
-/* Packs the bundled model with falcon-engine --pack into a sealed segment, as falcond does. The descriptor. */
-int rig_pack(void);
+#define RIG_MODEL "models/falcon-tales.Q8_0.gguf"
+
+/* Packs a model of the source tree with falcon-engine --pack into a sealed segment, as falcond does. The descriptor. */
+int rig_pack(const char *model);
 
 /* Makes pages and board around packed weights. */
 void rig_open(struct rig *r, int weights, const struct rig_shape *shape);

@@ -27,7 +27,7 @@ static int32_t prompt[PROMPT];
 static int pack_once(void **state)
 {
 	(void)state;
-	weights = rig_pack();
+	weights = rig_pack(RIG_MODEL);
 	for (uint32_t i = 0; i < PROMPT; i++)
 		prompt[i] = (int32_t)(300 + i * 97 % 3000);
 	return 0;
@@ -301,6 +301,27 @@ static void a_score_run_longer_than_the_ring_waits_for_falcond_to_take_its_rows(
 	assert_int_equal(rig_finish(r, 0), BOARD_LENGTH);
 }
 
+static void a_dense_model_runs_with_either_product_inside_the_cage(void **state)
+{
+	(void)state;
+	static const char *const kinds[] = {"exact", "openblas"};
+	int dense_weights = rig_pack("tests/golden/falcon-7b");
+	for (int kind = 0; kind < 2; kind++) {
+		struct rig r;
+		rig_open(&r, dense_weights, &shape);
+		r.dense = kinds[kind];
+		rig_start(&r, 2, NULL);
+		int32_t ids[PROMPT];
+		for (uint32_t i = 0; i < PROMPT; i++)
+			ids[i] = (int32_t)(i * 5 % r.hp.n_vocab);
+		struct rig_run run = {.owner = 7, .ids = ids, .n_ids = PROMPT, .n = 20, .flags = BOARD_IGNORE_EOS};
+		rig_begin(&r, 0, &run);
+		assert_int_equal(rig_finish(&r, 0), BOARD_LENGTH);
+		rig_close(&r);
+	}
+	close(dense_weights);
+}
+
 static void a_second_engine_is_refused(void **state)
 {
 	struct rig *r = *state;
@@ -411,6 +432,7 @@ int main(void)
 		ON_RIG(bad_page_tables_end_their_own_run_alone),
 		ON_RIG(a_score_run_says_every_position_within_its_credit),
 		ON_RIG(a_score_run_longer_than_the_ring_waits_for_falcond_to_take_its_rows),
+		cmocka_unit_test(a_dense_model_runs_with_either_product_inside_the_cage),
 		ON_RIG(a_second_engine_is_refused),
 		ON_RIG(segments_that_do_not_belong_together_are_refused),
 		ON_RIG(an_engine_whose_falcond_is_gone_ends),

@@ -26,7 +26,7 @@ static int32_t prompt[PROMPT];
 static int pack_once(void **state)
 {
 	(void)state;
-	weights = rig_pack();
+	weights = rig_pack(RIG_MODEL);
 	for (uint32_t i = 0; i < PROMPT; i++)
 		prompt[i] = (int32_t)(300 + i * i * 7919 % 3700);
 	return 0;
