@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tokenizer tables (shm/weights.h) for tests, of a tokenizer.json and without pack/. */
+/* Tokenizers for tests. */
 #ifndef FALCON_TESTS_SUPPORT_BLOB_H
 #define FALCON_TESTS_SUPPORT_BLOB_H
 
@@ -7,13 +7,13 @@
 #include "shm/weights.h"
 #include "text/tokenizer.h"
 
-/* Makes tables with this pre-split and these flags of the file at path. Fails the test if it cannot. */
-void blob_from_json(const char *path, enum weights_pre pre, uint32_t flags, struct buf *ret_blob);
+/*
+ * The tokenizer of a tokenizer.json as the packer reads it, but with this pre-split (WEIGHTS_PRE_NONE: the file's own). Fails
+ * the program if there is none.
+ */
+struct tokenizer *blob_tokenizer(const char *path, enum weights_pre pre);
 
-/* The tokenizer of blob_from_json(). */
-struct tokenizer *blob_tokenizer(const char *path, enum weights_pre pre, uint32_t flags);
-
-/* Makes tables of n tokens (NUL-terminated) and merges. */
+/* Makes tables of header->n_tokens tokens (NUL-terminated), their kinds and header->n_merges merges. */
 void blob_from_tokens(const struct weights_tokenizer *header, const char *const *tokens, const uint8_t *kinds,
 	const struct weights_merge *merges, struct buf *ret_blob);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * text_bench TOKENIZER.JSON TEXT [REPETITIONS]: Falcon's pre-split and this vocabulary over a text file, on one thread, in
+ * text_bench TOKENIZER.JSON TEXT [REPETITIONS]: this tokenizer over a text file, on one thread, in
  * MB (10^6 bytes) a second: the whole file in one call, and a call a line. The best of the repetitions counts.
  */
 #include <stdio.h>
@@ -44,7 +44,7 @@ int main(int argc, char **argv)
 		text.length += got;
 	fclose(file);
 	uint64_t start = clock_ns();
-	struct tokenizer *t = blob_tokenizer(argv[1], WEIGHTS_PRE_FALCON, 0);
+	struct tokenizer *t = blob_tokenizer(argv[1], WEIGHTS_PRE_NONE);
 	printf("load (JSON included)  %8.1f ms\n", (double)(clock_ns() - start) / 1e6);
 	int repetitions = argc > 3 ? atoi(argv[3]) : 5;
 	for (int lines = 0; lines < 2; lines++) {

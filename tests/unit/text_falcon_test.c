@@ -66,7 +66,7 @@ int main(void)
 	const char *path = getenv("FALCON_TOKENIZER_JSON");
 	if (path == NULL)
 		return 77;
-	tokenizer = blob_tokenizer(path, WEIGHTS_PRE_FALCON, 0);
+	tokenizer = blob_tokenizer(path, WEIGHTS_PRE_NONE);
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_golden_text_has_the_reference_ids),
 		cmocka_unit_test(a_byte_without_a_token_is_refused_and_named),
