@@ -4,8 +4,8 @@
  * that it sends, so that they never disagree. It is a pure function of the tokens.
  *
  * The text of a run is the bytes of its tokens from n_given on, without end-of-text tokens and other control tokens. It ends
- * before the first (lowest position, then longest) stop string. Text(c) is the longest prefix of the text of tokens [n_given, c)
- * that is whole UTF-8 and cannot turn out to be the start of a stop string.
+ * before the first stop string that becomes complete; if one token completes several, before the lowest place. Text(c) is the
+ * longest prefix of the text of tokens [n_given, c) that is whole UTF-8 and cannot turn out to be the start of a stop string.
  */
 #ifndef FALCON_TEXT_ENDING_H
 #define FALCON_TEXT_ENDING_H
@@ -34,7 +34,10 @@ void ending_take(struct ending *e, const struct tokenizer *t, const struct board
  */
 enum board_reason ending_reason(const struct ending *e, const struct board_record *r, uint32_t n_context);
 
-/* Length of the part of e->text that may be sent: Text(position); with `final` all that is left (invalid UTF-8 included), cut at a stop string. */
+/*
+ * Length of the part of e->text that may be sent: Text(position); with `final` all that is left (invalid UTF-8 included), cut
+ * at a stop string.
+ */
 size_t ending_visible(const struct ending *e, const struct board_record *r, bool final);
 
 #endif

@@ -2,14 +2,14 @@
 /*
  * A byte-level tokenizer first cuts text into words, numbers, symbols and white space. Models describe that as a chain of
  * splitters, each of which cuts the pieces of the one before. Cutting several times is slow and needs lists of pieces, so
- * each chain stands here as one pattern: where an earlier splitter isolates a class of characters, later alternatives leave that
- * class out and look-aheads take it for the end of the text. The patterns are ours; none from a model's file gets here.
+ * each chain stands here as one pattern: where an earlier splitter isolates a class of characters, later alternatives leave
+ * that class out and look-aheads take it for the end of the text. The patterns are ours; none from a model's file gets here.
  *
  * Falcon's chain ends with two splitters that run after text has become the byte alphabet, in which every byte is a character.
  * There the bytes B2, B3, B9, BC, BD and BE are the characters for superscripts and fractions, numbers for Unicode, so that an
  * "o" with acute (C3 B3) is cut in two. It is what the models were trained with, and a loop over bytes does it (cut_digits).
  *
- * A space is White_Space as Unicode has it. PCRE2's \s would add U+180E.
+ * Characters are classified by PCRE2's version of Unicode. A space is White_Space; PCRE2's \s would add U+180E.
  */
 #include "text/split.h"
 

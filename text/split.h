@@ -27,6 +27,7 @@ void split_done(struct split *s);
  * Hands the pieces of text, which is valid UTF-8, to `take` in order; together they are the text. `match` is the caller's
  * (room for one pair) and no other thread's meanwhile. 0 or what `take` returned.
  */
-int split_text(const struct split *s, pcre2_match_data *match, const char *text, size_t length, split_take *take, void *context);
+int split_text(const struct split *s, pcre2_match_data *match, const char *text, size_t length, split_take *take,
+	void *context);
 
 #endif

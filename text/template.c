@@ -59,7 +59,8 @@ static int plain_user(const struct tokenizer *t, bool first, const char *text, s
 	return tokenizer_encode(t, text, length, false, list, e);
 }
 
-int template_user(const struct tokenizer *t, const char *name, bool first, const char *text, size_t length, struct ids *list, struct err *e)
+int template_user(const struct tokenizer *t, const char *name, bool first, const char *text, size_t length, struct ids *list,
+	struct err *e)
 {
 	static const struct {
 		const char *name;

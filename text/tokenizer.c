@@ -3,8 +3,8 @@
  * From text to ids in three steps: tokens that are matched as a whole (control and added ones) cut the text first, the
  * pre-split (split.c) cuts what is between them into pieces, and merging (bpe.c) makes ids of a piece's bytes.
  *
- * Most pieces of ordinary text are one token. For each token it is found out at load whether merging its bytes would lead to it,
- * so that such a piece costs one look-up by its bytes and no merging. That needs no cache, and so no lock.
+ * Most pieces of ordinary text are one token. For each token it is found out at load whether merging its bytes would lead to
+ * it, so that such a piece costs one look-up by its bytes and no merging. That needs no cache, and so no lock.
  *
  * The bytes of a merge's result are checked to be those of its two halves, so that whatever the tables say, the ids of a
  * text detokenize to the text. Invalid UTF-8 is legal: each byte that belongs to no character is a piece of its own.

@@ -13,7 +13,7 @@
 
 enum step { WHOLE, CUT, INVALID }; /* a character; a valid beginning that the text's end cuts short; neither */
 
-/* Looks at the bytes at s, n > 0 of them. *ret_taken: those of the character, or of the longest valid beginning (at least 1). */
+/* Looks at n > 0 bytes at s. *ret_taken: how many the character has, or the longest valid beginning (at least 1). */
 static enum step utf8_step(const unsigned char *s, size_t n, size_t *ret_taken)
 {
 	unsigned char lead = s[0], low = 0x80, high = 0xbf;

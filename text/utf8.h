@@ -8,7 +8,10 @@
 
 struct buf;
 
-/* Length of the longest prefix that ends with a whole character: an incomplete, so far valid, tail of 1 to 3 bytes is left out; invalid bytes are not. */
+/*
+ * Length of the longest prefix that ends with a whole character: an incomplete, so far valid, tail of 1 to 3 bytes is left out;
+ * invalid bytes are not.
+ */
 size_t utf8_whole(const char *text, size_t length);
 
 /* Length of the longest prefix that is valid. */

@@ -55,8 +55,8 @@ int vectors_check(const struct tokenizer *t, const char *name, const char *pre)
 		struct err e = {0};
 		const char *bytes = json_string_value(text);
 		size_t length = json_string_length(text);
-		bool right = tokenizer_encode(t, bytes, length, true, &list, &e) == 0 && same_ids(&list, json_object_get(v, "ids")) &&
-			     same_text(t, &list, bytes, length);
+		bool right = tokenizer_encode(t, bytes, length, true, &list, &e) == 0 &&
+			     same_ids(&list, json_object_get(v, "ids")) && same_text(t, &list, bytes, length);
 		if (!right)
 			print_error("%s:%d: differs: %s %s\n", name, line, bytes, e.what);
 		texts++;

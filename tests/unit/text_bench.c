@@ -56,7 +56,8 @@ int main(int argc, char **argv)
 			uint64_t took = clock_ns() - start;
 			best = took < best ? took : best;
 		}
-		printf("%-20s  %8.1f MB/s, %zu ids\n", lines ? "a call a line" : "one call", (double)text.length * 1e3 / (double)best, ids);
+		printf("%-20s  %8.1f MB/s, %zu ids\n", lines ? "a call a line" : "one call",
+		       (double)text.length * 1e3 / (double)best, ids);
 	}
 	tokenizer_free(t);
 	buf_done(&text);

@@ -12,8 +12,8 @@
 #include "text/utf8.h"
 
 enum { EOS = 0, CONTROL = 1, FIRST_TEXT = 2 };
-static const char *const tokens[] = {"<eos>", "<control>", "a", "b", "ab", "ba", "abc", "\xc3", "\xa9", "\xe2\x82", "\xac", "\xf0", " ", "ST",
-	"OP", "the"};
+static const char *const tokens[] = {"<eos>", "<control>", "a", "b", "ab", "ba", "abc", "\xc3", "\xa9", "\xe2\x82", "\xac",
+	"\xf0", " ", "ST", "OP", "the"};
 enum { N = sizeof tokens / sizeof tokens[0] };
 static struct tokenizer *tokenizer;
 

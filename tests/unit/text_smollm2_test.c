@@ -29,8 +29,8 @@ static void every_golden_text_has_the_ids_of_llama_cpp(void **state)
 static void a_chat_is_what_the_models_own_template_makes(void **state)
 {
 	(void)state;
-	static const char whole[] = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
-				    "<|im_start|>user\nHello there!<|im_end|>\n<|im_start|>assistant\n";
+	static const char whole[] = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+				    "<|im_end|>\n<|im_start|>user\nHello there!<|im_end|>\n<|im_start|>assistant\n";
 	struct ids expected = {0}, list = {0};
 	struct err e = {0};
 	assert_int_equal(tokenizer_encode(tokenizer, whole, sizeof whole - 1, true, &expected, &e), 0);
