@@ -79,23 +79,32 @@ static inline double compare_ulps(float value, double exact)
 	return fabs((double)value - exact) / ldexp(1.0, exponent - 24);
 }
 
+/*
+ * Wall-clock time: where a hypervisor takes the processor away, what it counts as a thread's own time has been seen to run
+ * slow. So benchmarks take the best of many short runs, some of which nobody disturbs.
+ */
 static inline double bench_seconds(void)
 {
 	struct timespec t;
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Cycles a second, by a chain of dependent additions, one a cycle. */
+/* Cycles a second, by chains of dependent additions, one a cycle: the best of many short ones. */
 static inline double bench_hertz(void)
 {
-	uint64_t n = 40000000, x = 1; /* x is opaque to the compiler after each step */
-	double start = bench_seconds();
-	for (uint64_t i = 0; i < n; i++) {
-		x += i;
-		__asm__ volatile("" : "+r"(x));
+	uint64_t n = 100000, x = 1; /* x is opaque to the compiler after each step */
+	double best = 1e9;
+	for (int run = 0; run < 400; run++) {
+		double start = bench_seconds();
+		for (uint64_t i = 0; i < n; i++) {
+			x += i;
+			__asm__ volatile("" : "+r"(x));
+		}
+		double took = bench_seconds() - start;
+		best = took < best ? took : best;
 	}
-	return (double)n / (bench_seconds() - start);
+	return (double)n / best;
 }
 
 #endif
