@@ -7,13 +7,16 @@
 int checkpoint_check(struct checkpoint *c, struct err *e)
 {
 	struct weights_hparams *hp = &c->hparams;
-	if (hp->n_context > CHECKPOINT_CONTEXT)
-		hp->n_context = CHECKPOINT_CONTEXT;
 	int r = weights_check_hparams(hp, e);
 	if (r < 0) {
 		err_prefix(e, "%s", c->file);
 		return err_hint(e, "the model is larger or smaller than anything known, or its description is damaged");
 	}
+	uint32_t most = CHECKPOINT_ROPE / hp->head_dim;
+	if (most > CHECKPOINT_CONTEXT)
+		most = CHECKPOINT_CONTEXT;
+	if (hp->n_context > most)
+		hp->n_context = most;
 	const struct weights_tokenizer *t = (const void *)c->tokenizer.data;
 	if (t->n_tokens > hp->n_vocab) {
 		err_set(e, -EINVAL, "%s: the tokenizer has %u tokens, the embedding %u rows", c->file, t->n_tokens, hp->n_vocab);

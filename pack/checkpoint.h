@@ -17,7 +17,8 @@
 /* How a format names its tensors, fuses queries, keys and values, and orders rotary pairs. The table is in plan.c. */
 enum checkpoint_naming { NAMING_HF_FALCON, NAMING_HF_LLAMA, NAMING_GGUF_FALCON, NAMING_GGUF_LLAMA, NAMINGS };
 
-enum { CHECKPOINT_CONTEXT = 131072 }; /* positions at most; a model made for more is served with these */
+/* Positions at most, and elements of the rotary table; a model made for more is served with these. */
+enum { CHECKPOINT_CONTEXT = 131072, CHECKPOINT_ROPE = 1 << 25 };
 
 struct checkpoint {
 	const char *file; /* for messages */

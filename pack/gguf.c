@@ -31,7 +31,7 @@ static const struct { uint32_t number; const char *name; int ours; } tensor_type
 
 static int cut_short(const struct gguf *g, const struct reader *r, const char *what, struct err *e)
 {
-	err_set(e, -EINVAL, "%s: the file ends within %s, which starts before byte %zu", g->file, what, r->at);
+	err_set(e, -EINVAL, "%s: the file ends within %s at byte %zu", g->file, what, r->at);
 	return err_hint(e, "the file is incomplete or damaged: download or convert it again");
 }
 

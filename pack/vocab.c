@@ -141,15 +141,23 @@ int vocab_set_bos(struct vocab *v, const char *key, int64_t id, struct err *e)
 	return 0;
 }
 
-/* A pair that is there twice would have two ranks. */
-static int check_merges(const struct vocab *v, struct err *e)
+/*
+ * A pair that is there twice would have two ranks. And a merge has to join bytes, not only characters: literal tokens have
+ * their text for bytes.
+ */
+static int check_merges(const struct vocab *v, const uint32_t *start, const char *bytes, struct err *e)
 {
 	struct names seen = {0};
 	int r = 0;
 	for (uint32_t i = 0; i < v->n_merges && r == 0; i++) {
-		const char *pair = (const char *)&v->merges[i].left;
+		const struct weights_merge *m = &v->merges[i];
+		const char *pair = (const char *)&m->left, *joined = bytes + start[m->result];
+		uint32_t left = start[m->left + 1] - start[m->left], right = start[m->right + 1] - start[m->right];
 		if (names_add(&seen, pair, 8, i) < 0)
 			r = err_set(e, -EINVAL, "merges %u and %u are the same", names_find(&seen, pair, 8), i);
+		else if (start[m->result + 1] - start[m->result] != left + right || memcmp(joined, bytes + start[m->left], left) != 0 ||
+			 memcmp(joined + left, bytes + start[m->right], right) != 0)
+			r = err_set(e, -EINVAL, "merge %u does not join the bytes of tokens %d and %d", i, m->left, m->right);
 	}
 	names_done(&seen);
 	return r;
@@ -161,7 +169,7 @@ int vocab_blob(struct vocab *v, struct buf *ret_blob, struct err *e)
 	uint32_t n = v->n_tokens, *start = xcalloc((size_t)n + 1, sizeof *start);
 	uint8_t *kind = xcalloc(((size_t)n + 3) / 4 * 4, 1);
 	struct buf bytes = {0};
-	int r = check_merges(v, e);
+	int r = 0;
 	fill_alphabet(byte);
 	for (uint32_t i = 0; i < n && r == 0; i++) {
 		const struct vocab_token *t = &v->tokens[i];
@@ -174,6 +182,8 @@ int vocab_blob(struct vocab *v, struct buf *ret_blob, struct err *e)
 		if (bytes.length > UINT32_MAX / 2)
 			r = err_set(e, -EINVAL, "the vocabulary's text is larger than 2 GiB");
 	}
+	if (r == 0)
+		r = check_merges(v, start, bytes.data != NULL ? bytes.data : "", e);
 	if (r == 0) {
 		v->head.n_tokens = n;
 		v->head.n_merges = v->n_merges;

@@ -210,6 +210,7 @@ static void vocabularies_that_do_not_add_up_are_refused(void **state)
 		{NULL, NULL, "\"vocab\":{},\"merges\":[]", NULL, "model.vocab"},
 		{NULL, NULL, "\"vocab\":{\"a\":0,\"b\":1},\"merges\":[\"a b\"]", NULL, "merge 0, 'a' with 'b'"},
 		{NULL, NULL, "\"vocab\":{\"a\":0,\"aa\":1},\"merges\":[\"a a\",[\"a\",\"a\"]]", NULL, "merges 0 and 1 are the same"},
+		{NULL, "[]", "\"vocab\":{\"\\u20ac\":0,\"\\u0120\":1,\"\\u20ac\\u0120\":2},\"merges\":[\"\\u20ac \\u0120\"]", NULL, "merge 0 does not join"},
 		{NULL, NULL, "\"vocab\":{\"a\":0},\"merges\":[\"a\"]", NULL, "not two tokens"},
 		{NULL, NULL, "\"vocab\":{\"a\":0},\"merges\":[3]", NULL, "neither a string nor a pair"},
 		{NULL, NULL, "\"vocab\":{\"a\":0},\"merges\":{}", NULL, "model.merges"},
