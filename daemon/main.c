@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * falcond: from options to a loop that serves, and back. In order: configuration, the weights (packed by a child), pages and
+ * board, the first engine, and only then the socket, so that whoever can connect is served. It ends the other way round.
+ */
+#include <config.h>
+
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "base/log.h"
+#include "daemon/child.h"
+#include "daemon/notify.h"
+#include "daemon/packer.h"
+#include "daemon/server.h"
+
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+#define DEFAULT_FILE "/etc/falcond/falcond.yaml"
+
+struct app {
+	uv_loop_t *loop;
+	struct config config;
+	struct auth auth;
+	struct store store;
+	struct supervisor supervisor;
+	struct server server;
+	uv_signal_t term, interrupt;
+	bool stopping, has_server;
+	int status; /* of the exit */
+};
+
+static void print_err(const struct err *e)
+{
+	log_error("%s%s%s", e->what, e->hint[0] ? "; " : "", e->hint);
+}
+
+static void stop(struct app *a)
+{
+	if (a->stopping)
+		return;
+	a->stopping = true;
+	notify_stopping();
+	packer_stop();
+	if (a->has_server) {
+		server_stop(&a->server);
+		supervisor_stop(&a->supervisor);
+	}
+}
+
+static void give_up(struct app *a, const struct err *e)
+{
+	print_err(e);
+	notify_status("failed: %s", e->what);
+	a->status = EXIT_FAILED;
+	stop(a);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+	log_info("%s: stopping", strsignal(number));
+	stop(handle->data);
+}
+
+static void on_progress(unsigned percent)
+{
+	static unsigned logged;
+	notify_status("packing the model: %u %%", percent);
+	if (percent < logged + 10 && percent != 100)
+		return;
+	logged = percent;
+	log_info("packing the model: %u %%", percent);
+}
+
+static void on_ready(void *arg)
+{
+	struct app *a = arg;
+	struct err e;
+	const struct board_header *h = a->store.board.header;
+	log_info("engine %d computes on %u threads with %.16s", a->supervisor.process.pid, h->threads, h->isa);
+	if (a->server.endpoint != NULL)
+		return;
+	if (server_open(&a->server, &e) < 0) {
+		give_up(a, &e);
+		return;
+	}
+	notify_ready();
+	notify_status("serving %s", a->store.model);
+	log_info("ready: %s on %s", a->store.model, a->config.socket);
+}
+
+static void on_scan(void *arg)
+{
+	server_scan(&((struct app *)arg)->server);
+}
+
+static void on_reaped(void *arg)
+{
+	server_engine_gone(&((struct app *)arg)->server);
+}
+
+static void on_failed(void *arg, const struct err *e)
+{
+	give_up(arg, e);
+}
+
+static unsigned count_threads(const struct config *c)
+{
+	return c->threads ? (unsigned)c->threads : uv_available_parallelism();
+}
+
+/* The weights into their segment, then all that stands on them. */
+static int load(struct app *a, struct err *e)
+{
+	struct supervisor *s = &a->supervisor;
+	int r = child_find_engine(s->engine, sizeof s->engine, e);
+	if (r == 0)
+		r = store_init(&a->store, e);
+	if (r == 0)
+		r = packer_run(a->loop, s->engine, a->config.model, a->store.image, a->store.set_id, on_progress, e);
+	if (r == 0)
+		r = store_adopt_weights(&a->store, e);
+	if (r == 0)
+		r = store_make_arena(&a->store, &a->config, e);
+	if (r < 0)
+		return r;
+	log_info("%s: %llu MiB of weights, contexts of %u tokens, %u pages of %llu KiB", a->store.model,
+		 (unsigned long long)(a->store.weights_size >> 20), a->store.board.header->n_context, a->store.arena.n_pages,
+		 (unsigned long long)(a->store.arena.stride >> 10));
+	s->loop = a->loop;
+	s->store = &a->store;
+	s->threads = count_threads(&a->config);
+	s->openblas = a->config.dense == 1;
+	s->ready = on_ready;
+	s->scan = on_scan;
+	s->reaped = on_reaped;
+	s->failed = on_failed;
+	s->arg = a;
+	if ((r = supervisor_start(s, e)) < 0)
+		return r;
+	a->server.loop = a->loop;
+	a->server.config = &a->config;
+	a->server.auth = &a->auth;
+	a->server.store = &a->store;
+	a->server.supervisor = s;
+	server_init(&a->server);
+	a->has_server = true;
+	return 0;
+}
+
+/* A socket where somebody answers is refused at once, not only after minutes of packing. */
+static int check_socket(const char *url, struct err *e)
+{
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	if (strncmp(url, "ipc://", 6) != 0 || url[6] != '/' || strlen(url + 6) >= sizeof at.sun_path) {
+		err_set(e, -EINVAL, "socket: \"%s\" is not ipc:// and an absolute path of at most %zu bytes", url, sizeof at.sun_path - 1);
+		return err_hint(e, "such as ipc:///run/falcond/falcond.sock");
+	}
+	memcpy(at.sun_path, url + 6, strlen(url + 6) + 1);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool live = fd >= 0 && connect(fd, (struct sockaddr *)&at, sizeof at) == 0;
+	if (fd >= 0)
+		close(fd);
+	if (!live)
+		return 0;
+	err_set(e, -EADDRINUSE, "%s: another process listens there", url);
+	return err_hint(e, "stop it, or choose another socket");
+}
+
+static int prepare(struct app *a, struct err *e)
+{
+	struct rlimit files;
+	if (a->config.model == NULL) {
+		err_set(e, -EINVAL, "no model is configured");
+		return err_hint(e, "say `model:` in the configuration, or --model PATH");
+	}
+	int r = check_socket(a->config.socket, e);
+	if (r < 0 || (r = auth_init(&a->auth, &a->config, e)) < 0)
+		return r;
+	if (a->config.state != NULL && mkdir(a->config.state, 0700) < 0 && errno != EEXIST)
+		return err_set(e, -errno, "state: cannot make the folder %s: %s", a->config.state, strerror(errno));
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+	return 0;
+}
+
+static void watch_signal(struct app *a, uv_signal_t *handle, int number)
+{
+	uv_signal_init(a->loop, handle);
+	handle->data = a;
+	uv_signal_start(handle, on_signal, number);
+}
+
+static void close_handle(uv_handle_t *handle, void *arg)
+{
+	(void)arg;
+	if (!uv_is_closing(handle))
+		uv_close(handle, NULL);
+}
+
+static int serve(struct app *a)
+{
+	struct err e;
+	a->loop = uv_default_loop();
+	signal(SIGPIPE, SIG_IGN);
+	watch_signal(a, &a->term, SIGTERM);
+	watch_signal(a, &a->interrupt, SIGINT);
+	int r = load(a, &e);
+	if (r < 0 && r != -EINTR)
+		give_up(a, &e);
+	while (a->has_server && !(a->stopping && server_stopped(&a->server) && supervisor_stopped(&a->supervisor)))
+		uv_run(a->loop, UV_RUN_ONCE);
+	if (a->has_server)
+		server_done(&a->server);
+	uv_walk(a->loop, close_handle, NULL);
+	uv_run(a->loop, UV_RUN_DEFAULT);
+	uv_loop_close(a->loop);
+	if (a->has_server)
+		supervisor_done(&a->supervisor);
+	store_done(&a->store);
+	if (a->status == 0)
+		log_info("stopped");
+	return a->status;
+}
+
+static void print_help(void)
+{
+	printf("usage: falcond [-c FILE] [options]\n\n"
+	       "Serves a Falcon language model from shared memory over a local socket; in the foreground, with its log on\n"
+	       "standard error. SIGTERM ends it after the step in progress.\n\n"
+	       "  -c, --config FILE   configuration [" DEFAULT_FILE " if it exists]\n"
+	       "      --model PATH    as the key `model`, and so on: options win over the file\n"
+	       "      --socket URL\n"
+	       "      --state DIR\n"
+	       "      --threads N\n"
+	       "      --kv f16|f32\n"
+	       "      --check         check the configuration and exit\n"
+	       "      --version\n"
+	       "      --help\n\n"
+	       "Keys of the configuration [defaults]:\n");
+	config_help(stdout);
+}
+
+enum option_id { OPTION_MODEL = 256, OPTION_SOCKET, OPTION_STATE, OPTION_SEGMENTS, OPTION_THREADS, OPTION_KV, OPTION_CHECK,
+		 OPTION_VERSION, OPTION_HELP };
+
+static const struct option options[] = {
+	{"config", required_argument, NULL, 'c'}, {"model", required_argument, NULL, OPTION_MODEL},
+	{"socket", required_argument, NULL, OPTION_SOCKET}, {"state", required_argument, NULL, OPTION_STATE},
+	{"segments", required_argument, NULL, OPTION_SEGMENTS}, {"threads", required_argument, NULL, OPTION_THREADS},
+	{"kv", required_argument, NULL, OPTION_KV}, {"check", no_argument, NULL, OPTION_CHECK},
+	{"version", no_argument, NULL, OPTION_VERSION}, {"help", no_argument, NULL, OPTION_HELP}, {NULL, 0, NULL, 0},
+};
+
+/* What the command line says, in the order in which it counts: the file first. */
+struct command_line {
+	const char *file;
+	struct { enum config_id key; const char *value; } set[16];
+	size_t n_set;
+	bool check;
+};
+
+/* -1, or the status to exit with. */
+static int parse_options(int argc, char **argv, struct command_line *l)
+{
+	static const enum config_id keys[] = {
+		[OPTION_MODEL - OPTION_MODEL] = CONFIG_MODEL, [OPTION_SOCKET - OPTION_MODEL] = CONFIG_SOCKET,
+		[OPTION_STATE - OPTION_MODEL] = CONFIG_STATE, [OPTION_THREADS - OPTION_MODEL] = CONFIG_THREADS,
+		[OPTION_KV - OPTION_MODEL] = CONFIG_KV,
+	};
+	for (int c; (c = getopt_long(argc, argv, "c:h", options, NULL)) != -1;) {
+		switch (c) {
+		case 'c': l->file = optarg; break;
+		case OPTION_CHECK: l->check = true; break;
+		case OPTION_VERSION: puts("falcond " PACKAGE_VERSION); return 0;
+		case 'h': case OPTION_HELP: print_help(); return 0;
+		case OPTION_SEGMENTS:
+			log_error("--segments: this version keeps its segments in memory files alone");
+			return EXIT_USAGE;
+		case '?': return EXIT_USAGE;
+		default:
+			if (l->n_set == sizeof l->set / sizeof l->set[0])
+				return EXIT_USAGE;
+			l->set[l->n_set].key = keys[c - OPTION_MODEL];
+			l->set[l->n_set++].value = optarg;
+		}
+	}
+	if (optind == argc)
+		return -1;
+	log_error("unexpected argument \"%s\"; falcond --help shows what there is", argv[optind]);
+	return EXIT_USAGE;
+}
+
+static int configure(struct config *c, const struct command_line *l, struct err *e)
+{
+	int r = 0;
+	config_init(c);
+	if (l->file != NULL || access(DEFAULT_FILE, F_OK) == 0)
+		r = config_load(c, l->file ? l->file : DEFAULT_FILE, e);
+	for (size_t i = 0; r == 0 && i < l->n_set; i++)
+		r = config_set(c, l->set[i].key, l->set[i].value, e);
+	return r;
+}
+
+int main(int argc, char **argv)
+{
+	static struct app a;
+	struct command_line l = {0};
+	struct err e;
+	log_open("falcond", LOG_INFO);
+	int status = parse_options(argc, argv, &l);
+	if (status >= 0)
+		return status;
+	if (configure(&a.config, &l, &e) < 0) {
+		print_err(&e);
+		status = EXIT_USAGE;
+	} else if (l.check) {
+		log_info("the configuration is good");
+		status = 0;
+	} else if (prepare(&a, &e) < 0) {
+		print_err(&e);
+		status = EXIT_FAILED;
+	} else {
+		status = serve(&a);
+	}
+	auth_done(&a.auth);
+	config_done(&a.config);
+	return status;
+}

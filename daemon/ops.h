@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The operations, one function each. Each answers its request now or later. */
+#ifndef FALCON_DAEMON_OPS_H
+#define FALCON_DAEMON_OPS_H
+
+#include "daemon/server.h"
+
+typedef void op(struct request *q);
+
+op op_hello, op_status, op_sessions;                 /* ops_info.c */
+op op_tokenize, op_detokenize;                       /* ops_text.c */
+op op_generate, op_append, op_fork, op_score;        /* ops_create.c */
+op op_next, op_cancel, op_drop;                      /* ops_read.c */
+
+extern op *const ops[IPC_OPS]; /* server.c */
+
+/* ops_text.c: the request's prompt or ids as checked token ids in q->ids. For request_work(). */
+void ops_make_ids(struct request *q);
+/* Whether that takes long enough for a thread. */
+bool ops_heavy(const struct request *q);
+
+/* ops_read.c: answers what waits for the session, if there is something to say. */
+void ops_session_changed(struct server *s, struct session *session);
+/* Answers all that wait for it: it is dropped. */
+void ops_session_gone(struct server *s, struct session *session);
+
+/* The session that the request names: its own, or for an administrator uid:name. NULL: there is none for this caller. */
+struct session *ops_lookup(struct request *q);
+
+/* The same; NULL: the request has been answered. */
+struct session *ops_find(struct request *q);
+
+/* A session's name as the caller of q has to write it. */
+json_t *ops_name(const struct request *q, const struct session *s);
+
+/* The ids as a JSON array. */
+json_t *ops_ids_json(const int32_t *ids, size_t n);
+
+#endif

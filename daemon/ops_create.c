@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The operations that make sessions and start runs. Each may arrive twice: its request id, or for append the place in the log,
+ * tells whether it has been done, and then the first reply is given again. Tokenizing may take a turn in a thread, so what
+ * was checked before it is checked again after.
+ */
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/check.h"
+#include "daemon/ops.h"
+#include "daemon/pressure.h"
+
+static uint64_t draw_seed(void)
+{
+	uint64_t seed = 0;
+	CHECK(getrandom(&seed, sizeof seed, 0) == sizeof seed);
+	return seed >> 11; /* 53 bits: JSON readers that know doubles alone can hold it */
+}
+
+/* What a run needs, held against the limits. 0, or -1 and the request has been answered. */
+static int admit(struct request *q, const struct session *s, uint32_t n_tokens, uint32_t n_kv, uint64_t n_end)
+{
+	struct server *server = q->server;
+	const struct config *c = server->config;
+	uint32_t context = server->sessions.board.header->n_context, held = s != NULL && !s->releasing ? s->n_pages : 0;
+	uint64_t queued = q->owner->queued + (n_tokens - n_kv), most = n_end < context ? n_end : context;
+	if (n_tokens > context) {
+		request_failf(q, IPC_CONTEXT_FULL, "send less, or take a model with a longer context", "%u tokens, the context has %u",
+			      n_tokens, context);
+		return -1;
+	}
+	if (queued > c->limits.queued_tokens) {
+		request_failf(q, IPC_TOO_MANY, "wait until your other prompts are computed",
+			      "you would have %llu tokens that wait to be computed, the limit is %llu", (unsigned long long)queued,
+			      (unsigned long long)c->limits.queued_tokens);
+		return -1;
+	}
+	if (c->limits.pages != 0 && q->owner->pages + run_pages((uint32_t)most) > c->limits.pages) {
+		request_failf(q, IPC_NO_MEMORY, "ask for a smaller `n`, or wait for your other runs to end",
+			      "your runs would need %llu pages, the limit is %llu",
+			      (unsigned long long)(q->owner->pages + run_pages((uint32_t)most)), (unsigned long long)c->limits.pages);
+		return -1;
+	}
+	uint32_t need = run_pages(n_tokens) > held ? run_pages(n_tokens) - held : 0;
+	if (need > server->arena.n_free && (server->sessions.n_waiting > 0 || need > pressure_available(&server->sessions, s))) {
+		request_failf(q, IPC_NO_MEMORY, "try again when other runs have ended",
+			      "the prompt needs %u pages of keys and values, and running sessions hold nearly all", need);
+		return -1;
+	}
+	return 0;
+}
+
+/* Room for one more session of this owner: at the limit the least recently used one without a name goes, but not `keep`. */
+static int make_room(struct request *q, const struct session *keep)
+{
+	struct sessions *t = &q->server->sessions;
+	uint64_t limit = q->server->config->limits.sessions;
+	struct session *s = NULL;
+	if (q->owner->sessions >= limit)
+		TAILQ_FOREACH (s, &t->used, use)
+			if (s != keep && s->owner == q->owner && session_anonymous(s) && !session_running(s) && TAILQ_EMPTY(&s->waiters))
+				break;
+	if (s != NULL)
+		run_drop(t, s);
+	if (q->owner->sessions < limit && t->n_free > 0)
+		return 0;
+	request_failf(q, IPC_TOO_MANY, "drop sessions that you do not need", "you have %u sessions, the limit is %llu",
+		      q->owner->sessions, (unsigned long long)limit);
+	return -1;
+}
+
+/* Sampling parameters of the request into the record; those that an append leaves out stay. 0 or -1. */
+static int set_params(struct request *q, struct board_record *r)
+{
+	const struct ipc_request *in = &q->in;
+	struct board_params *p = &r->params;
+	bool all = in->op != IPC_APPEND;
+	uint32_t n_vocab = q->server->store->hp.n_vocab;
+	for (uint32_t i = 0; i < in->n_biases; i++)
+		if ((uint32_t)in->biases[i].id >= n_vocab) {
+			request_failf(q, IPC_BAD_REQUEST, NULL, "field `logit_bias`: token %d, the model's vocabulary has %u", in->biases[i].id,
+				      n_vocab);
+			return -1;
+		}
+#define TAKE(field, name)                                                                                                      \
+	if (all || ipc_has(in, IPC_F_##name))                                                                                  \
+		p->field = (__typeof__(p->field))in->field;
+	TAKE(temp, TEMP)
+	TAKE(top_k, TOP_K)
+	TAKE(top_p, TOP_P)
+	TAKE(min_p, MIN_P)
+	TAKE(repeat_penalty, REPEAT_PENALTY)
+	TAKE(repeat_last_n, REPEAT_LAST_N)
+	TAKE(presence_penalty, PRESENCE_PENALTY)
+	TAKE(frequency_penalty, FREQUENCY_PENALTY)
+	TAKE(seed, SEED)
+#undef TAKE
+	if (all && !ipc_has(in, IPC_F_SEED))
+		p->seed = draw_seed();
+	if (all || ipc_has(in, IPC_F_STOP)) {
+		r->n_stops = in->n_stops;
+		for (uint32_t i = 0; i < in->n_stops; i++) {
+			r->stop_length[i] = (uint8_t)in->stops[i].length;
+			memcpy(r->stops[i], in->stops[i].data, in->stops[i].length);
+		}
+	}
+	if (all || ipc_has(in, IPC_F_LOGIT_BIAS)) {
+		r->n_biases = in->n_biases;
+		for (uint32_t i = 0; i < in->n_biases; i++)
+			r->biases[i] = (struct board_bias){.id = in->biases[i].id, .bias = in->biases[i].bias};
+	}
+	return 0;
+}
+
+static void set_flags(const struct request *q, struct session *s)
+{
+	if (q->in.op != IPC_APPEND || ipc_has(&q->in, IPC_F_IGNORE_EOS))
+		s->flags = (s->flags & ~(uint32_t)BOARD_IGNORE_EOS) | (q->in.ignore_eos ? BOARD_IGNORE_EOS : 0);
+}
+
+static void reply_run(struct request *q, const struct session *s, uint32_t n_given, uint32_t n_cached, uint64_t seed)
+{
+	request_reply(q, json_pack("{s:o,s:I,s:I,s:I,s:I}", "session", ops_name(q, s), "cursor", (json_int_t)n_given, "n_given",
+				   (json_int_t)n_given, "n_cached", (json_int_t)n_cached, "seed", (json_int_t)seed));
+}
+
+static void reply_first(struct request *q, const struct session *s)
+{
+	if (q->in.op == IPC_GENERATE)
+		reply_run(q, s, s->first_given, s->first_cached, s->first_seed);
+	else if (q->in.op == IPC_FORK)
+		request_reply(q, json_pack("{s:o,s:I}", "session", ops_name(q, s), "cursor", (json_int_t)s->first_cursor));
+	else
+		request_reply(q, json_pack("{s:o,s:I}", "session", ops_name(q, s), "n_tokens", (json_int_t)s->first_given));
+}
+
+/* A creating request that was done already, or whose name is taken: answered. `name` is of the session to be made. */
+static bool answered(struct request *q, const struct ipc_text *name)
+{
+	struct sessions *t = &q->server->sessions;
+	struct session *s = session_find_request(t, q->owner, q->in.request_id.data, q->in.request_id.length);
+	if (s != NULL) {
+		session_touch(t, s);
+		reply_first(q, s);
+		return true;
+	}
+	if (name->data == NULL || (s = session_find(t, q->owner, name->data, name->length)) == NULL)
+		return false;
+	request_failf(q, IPC_EXISTS, "append to it, drop it, or choose another name", "there is a session \"%s\" already", s->name);
+	return true;
+}
+
+static struct session *make_session(struct request *q, const struct ipc_text *name)
+{
+	const struct ipc_text *id = &q->in.request_id;
+	return session_new(&q->server->sessions, q->owner, name->data, name->length, id->data, id->length);
+}
+
+/* Writes the request's tokens into the log from position `at` on. */
+static void write_log(const struct request *q, const struct session *s, uint32_t at)
+{
+	memcpy(board_log(&q->server->sessions.board, s->slot) + at, q->ids.data, q->ids.length * sizeof *q->ids.data);
+}
+
+static void generate(struct request *q)
+{
+	struct sessions *t = &q->server->sessions;
+	uint32_t n = (uint32_t)q->ids.length;
+	if (q->result < 0) {
+		request_fail(q, &q->error);
+		return;
+	}
+	if (answered(q, &q->in.session) || admit(q, NULL, n, 0, (uint64_t)n + q->in.n) < 0 || make_room(q, NULL) < 0)
+		return;
+	struct session *s = make_session(q, &q->in.session);
+	struct board_record *r = board_record(&t->board, s->slot);
+	if (set_params(q, r) < 0) {
+		run_drop(t, s);
+		return;
+	}
+	set_flags(q, s);
+	write_log(q, s, 0);
+	s->n_given = s->n_tokens = n;
+	s->n_end = n + q->in.n;
+	s->first_given = s->first_cursor = n;
+	s->first_seed = r->params.seed;
+	run_start(t, s);
+	reply_run(q, s, n, 0, r->params.seed);
+}
+
+void op_generate(struct request *q)
+{
+	if (!answered(q, &q->in.session))
+		request_work(q, ops_heavy(q), ops_make_ids, generate);
+}
+
+/* Whether the tokens stand at `at` already: the append was done before. */
+static bool appended(const struct request *q, const struct session *s)
+{
+	uint64_t end = (uint64_t)q->in.at + q->ids.length;
+	return q->in.at < s->n_tokens && end <= s->n_tokens &&
+	       memcmp(board_log(&q->server->sessions.board, s->slot) + q->in.at, q->ids.data, q->ids.length * sizeof *q->ids.data) == 0;
+}
+
+static bool may_append(struct request *q, const struct session *s)
+{
+	if (s->flags & BOARD_SCORE) {
+		request_failf(q, IPC_UNSUPPORTED, "make a session by `generate`", "\"%s\" is a score run, which nothing is appended to", s->name);
+		return false;
+	}
+	if (q->in.at == s->n_tokens && !session_running(s))
+		return true;
+	if (session_running(s) && q->in.at == s->n_tokens)
+		request_failf(q, IPC_BUSY, "cancel it, or wait until `next` says done", "the session \"%s\" is generating", s->name);
+	else
+		request_failf(q, IPC_AT_MISMATCH, "ask `sessions` for its n_tokens, and append there",
+			      "`at` is %u, the session \"%s\" has %u tokens%s", q->in.at, s->name, s->n_tokens,
+			      q->in.at < s->n_tokens ? " and others stand there" : "");
+	return false;
+}
+
+static void append(struct request *q)
+{
+	struct sessions *t = &q->server->sessions;
+	struct session *s = q->result < 0 ? NULL : ops_find(q);
+	if (q->result < 0)
+		request_fail(q, &q->error);
+	if (s == NULL)
+		return;
+	struct board_record *r = board_record(&t->board, s->slot);
+	uint32_t end = q->in.at + (uint32_t)q->ids.length;
+	if (!(s->flags & BOARD_SCORE) && appended(q, s)) {
+		reply_run(q, s, end, s->n_given == end ? s->n_cached : 0, r->params.seed);
+		return;
+	}
+	uint32_t n = ipc_has(&q->in, IPC_F_N) ? q->in.n : s->n_end - s->n_given;
+	uint32_t n_kv = s->releasing ? 0 : s->n_kv;
+	if (!may_append(q, s) || admit(q, s, end, n_kv, (uint64_t)end + n) < 0 || set_params(q, r) < 0)
+		return;
+	set_flags(q, s);
+	write_log(q, s, q->in.at);
+	s->n_given = s->n_tokens = end;
+	s->n_end = end + n;
+	s->n_cached = s->n_kv = n_kv;
+	run_start(t, s);
+	reply_run(q, s, end, s->n_cached, r->params.seed);
+}
+
+void op_append(struct request *q)
+{
+	if (ops_find(q) != NULL)
+		request_work(q, ops_heavy(q), ops_make_ids, append);
+}
+
+/* The new session has the donor's record but for names, its log and what is computed of it. */
+static void copy_session(struct request *q, struct session *s, const struct session *donor)
+{
+	struct sessions *t = &q->server->sessions;
+	struct board_record *r = board_record(&t->board, s->slot);
+	const struct board_record *from = board_record(&t->board, donor->slot);
+	r->params = from->params;
+	if (ipc_has(&q->in, IPC_F_SEED))
+		r->params.seed = q->in.seed;
+	r->n_stops = from->n_stops;
+	memcpy(r->stop_length, from->stop_length, sizeof r->stop_length);
+	memcpy(r->stops, from->stops, sizeof r->stops);
+	r->n_biases = from->n_biases;
+	memcpy(r->biases, from->biases, sizeof r->biases);
+	r->flags = s->flags = donor->flags;
+	r->n_given = s->n_given = donor->n_given;
+	r->n_end = s->n_end = donor->n_end;
+	r->n_from = r->n_tokens = s->n_tokens = s->first_cursor = donor->n_tokens;
+	memcpy(board_log(&t->board, s->slot), board_log(&t->board, donor->slot), donor->n_tokens * sizeof(int32_t));
+	s->finish = donor->finish;
+	run_share_pages(t, s, donor);
+	r->kv_from = s->n_cached = s->n_kv;
+}
+
+void op_fork(struct request *q)
+{
+	struct sessions *t = &q->server->sessions;
+	if (answered(q, &q->in.new_session))
+		return;
+	struct session *donor = ops_find(q);
+	if (donor == NULL)
+		return;
+	if (donor->flags & BOARD_SCORE) {
+		request_failf(q, IPC_UNSUPPORTED, NULL, "\"%s\" is a score run, which has no forks", donor->name);
+		return;
+	}
+	bool running = session_running(donor) && !donor->cancelling;
+	if (running && admit(q, NULL, donor->n_tokens, donor->releasing ? 0 : donor->n_kv, donor->n_end) < 0)
+		return;
+	if (make_room(q, donor) < 0)
+		return;
+	struct session *s = make_session(q, &q->in.new_session);
+	copy_session(q, s, donor);
+	if (running)
+		run_start(t, s);
+	reply_first(q, s);
+}
+
+static void score(struct request *q)
+{
+	struct sessions *t = &q->server->sessions;
+	const struct ipc_text unnamed = {0};
+	uint32_t n = (uint32_t)q->ids.length;
+	if (q->result < 0) {
+		request_fail(q, &q->error);
+		return;
+	}
+	if (answered(q, &unnamed) || admit(q, NULL, n, 0, n) < 0 || make_room(q, NULL) < 0)
+		return;
+	struct session *s = make_session(q, &unnamed);
+	struct board_record *r = board_record(&t->board, s->slot);
+	r->params = (struct board_params){.top_p = 1, .repeat_penalty = 1};
+	write_log(q, s, 0);
+	s->flags = BOARD_SCORE | (q->in.rows ? BOARD_ROWS : 0);
+	s->n_given = s->n_tokens = s->n_end = s->first_given = n;
+	scores_init(&s->scores, n, t->n_vocab, q->in.rows);
+	run_start(t, s);
+	reply_first(q, s);
+}
+
+void op_score(struct request *q)
+{
+	const struct ipc_text unnamed = {0};
+	if (!answered(q, &unnamed))
+		request_work(q, ops_heavy(q), ops_make_ids, score);
+}

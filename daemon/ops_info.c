@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <config.h>
+
+#include "base/clock.h"
+#include "daemon/ops.h"
+
+void op_hello(struct request *q)
+{
+	const struct server *s = q->server;
+	const struct config *c = s->config;
+	json_t *limits = json_pack("{s:I,s:I,s:I,s:I,s:I}", "message", (json_int_t)c->limits.message, "requests",
+				   (json_int_t)c->limits.requests, "sessions", (json_int_t)c->limits.sessions, "pages",
+				   (json_int_t)c->limits.pages, "queued_tokens", (json_int_t)c->limits.queued_tokens);
+	request_reply(q, json_pack("{s:i,s:s,s:s,s:I,s:I,s:o,s:I,s:b}", "protocol", IPC_VERSION, "version", PACKAGE_VERSION, "model",
+				   s->store->model, "context", (json_int_t)s->store->board.header->n_context, "vocab",
+				   (json_int_t)s->store->hp.n_vocab, "limits", limits, "uid", (json_int_t)q->uid, "admin", q->admin));
+}
+
+static json_t *tokens_json(const struct request *q)
+{
+	const struct server *s = q->server;
+	const struct board_header *h = s->store->board.header;
+	uint64_t prefill = q->owner->prefill, cached = q->owner->cached, decode = q->owner->decode;
+	if (q->admin) {
+		prefill = atomic_load_explicit(&h->tokens_prefill, memory_order_relaxed);
+		decode = atomic_load_explicit(&h->tokens_decode, memory_order_relaxed);
+		cached = s->sessions.cached;
+	}
+	return json_pack("{s:I,s:I,s:I}", "prefill", (json_int_t)prefill, "cached", (json_int_t)cached, "decode", (json_int_t)decode);
+}
+
+/* What everybody may see: health, and the caller's own counters; administrators everybody's. */
+void op_status(struct request *q)
+{
+	const struct server *s = q->server;
+	const struct board_header *h = s->store->board.header;
+	bool ready = s->supervisor->is_ready;
+	json_t *r = json_pack("{s:b,s:s,s:I,s:s,s:I,s:s,s:b,s:f,s:o,s:I}", "ready", ready, "model", s->store->model, "context",
+			      (json_int_t)h->n_context, "isa", ready ? h->isa : "", "threads", (json_int_t)s->supervisor->threads, "kv",
+			      pages_kv_name(s->store->arena.kv), "batch_invariant", !s->supervisor->openblas, "huge_share",
+			      s->store->huge_share, "tokens", tokens_json(q), "sessions",
+			      (json_int_t)(q->admin ? s->sessions.n_sessions : q->owner->sessions));
+	if (q->admin) {
+		json_object_set_new(r, "engine", json_pack("{s:i,s:I}", "pid", s->supervisor->running ? s->supervisor->process.pid : 0,
+							   "restarts", (json_int_t)s->supervisor->restarts));
+		json_object_set_new(r, "batch_max", json_integer(atomic_load_explicit(&h->batch_max, memory_order_relaxed)));
+		json_object_set_new(r, "pages", json_pack("{s:I,s:I}", "total", (json_int_t)s->arena.n_pages, "free",
+							  (json_int_t)s->arena.n_free));
+	}
+	request_reply(q, r);
+}
+
+json_t *ops_name(const struct request *q, const struct session *s)
+{
+	if (s->owner == q->owner)
+		return json_stringn(s->name, s->name_length);
+	return json_sprintf("%llu:%s", (unsigned long long)s->owner->id, s->name);
+}
+
+void op_sessions(struct request *q)
+{
+	json_t *list = json_array();
+	const struct session *s;
+	uint64_t now = clock_ns();
+	TAILQ_FOREACH (s, &q->server->sessions.used, use) {
+		if (s->owner != q->owner && !q->admin)
+			continue;
+		json_array_append_new(list, json_pack("{s:o,s:I,s:s,s:I,s:s,s:I}", "session", ops_name(q, s), "uid",
+						      (json_int_t)s->owner->id, "state", session_state_name(s), "n_tokens",
+						      (json_int_t)s->n_tokens, "where", s->n_pages > 0 ? "memory" : "log", "idle_s",
+						      (json_int_t)((now - s->used_at) / 1000000000u)));
+	}
+	request_reply(q, json_pack("{s:o}", "sessions", list));
+}

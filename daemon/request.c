@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/request.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "daemon/server.h"
+
+/* What is left of a request once it was answered or dropped. */
+static void request_free(struct request *q)
+{
+	request_unwait(q);
+	TAILQ_REMOVE(&q->server->open, q, open);
+	q->owner->requests--;
+	if (q->decoded)
+		ipc_request_done(&q->in);
+	ids_done(&q->ids);
+	free(q);
+}
+
+void request_reply(struct request *q, json_t *reply)
+{
+	struct buf text = {0};
+	ipc_encode(reply, &text);
+	endpoint_reply(q->wire, text.data, text.length);
+	buf_done(&text);
+	request_free(q);
+}
+
+void request_fail(struct request *q, const struct ipc_error *e)
+{
+	request_reply(q, ipc_error_json(e));
+}
+
+void request_failf(struct request *q, enum ipc_code code, const char *hint, const char *format, ...)
+{
+	struct ipc_error e;
+	char what[256];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(what, sizeof what, format, args);
+	va_end(args);
+	ipc_error_set(&e, code, "%s", what);
+	if (hint != NULL)
+		err_hint(&e.err, "%s", hint);
+	request_fail(q, &e);
+}
+
+void request_drop(struct request *q)
+{
+	endpoint_reply(q->wire, NULL, 0);
+	request_free(q);
+}
+
+struct request *request_new(struct server *s, struct endpoint_request *wire)
+{
+	struct request *q = xcalloc(1, sizeof *q);
+	q->server = s;
+	q->wire = wire;
+	q->uid = endpoint_uid(wire);
+	q->owner = owner_get(&s->owners, q->uid);
+	q->owner->requests++;
+	TAILQ_INSERT_TAIL(&s->open, q, open);
+	size_t length;
+	const char *bytes = endpoint_bytes(wire, &length);
+	struct ipc_error e;
+	if (!auth_known(q->uid)) {
+		request_failf(q, IPC_FORBIDDEN, "connect as a user of this machine, outside of a user namespace",
+			      "the kernel does not say who you are");
+		return NULL;
+	}
+	q->admin = auth_admin(s->auth, q->uid);
+	if (q->owner->requests > s->config->limits.requests) {
+		request_failf(q, IPC_TOO_MANY, "wait for replies before you ask for more", "you have %u open requests, the limit is %llu",
+			      q->owner->requests, (unsigned long long)s->config->limits.requests);
+		return NULL;
+	}
+	if (length > s->config->limits.message) {
+		request_failf(q, IPC_TOO_LARGE, "send the text in parts, by append", "the message has %zu bytes, the limit is %llu", length,
+			      (unsigned long long)s->config->limits.message);
+		return NULL;
+	}
+	if (ipc_decode(bytes, length, &q->in, &e) < 0) {
+		request_fail(q, &e);
+		return NULL;
+	}
+	q->decoded = true;
+	return q;
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+	free(handle);
+}
+
+struct waiting {
+	uv_timer_t timer;
+	struct request *request;
+	void (*late)(struct request *q);
+};
+
+static void on_late(uv_timer_t *timer)
+{
+	struct waiting *w = (struct waiting *)timer;
+	struct request *q = w->request;
+	void (*late)(struct request *) = w->late;
+	request_unwait(q);
+	late(q);
+}
+
+void request_wait(struct request *q, struct session *on, uint64_t ms, void (*late)(struct request *q))
+{
+	CHECK(q->session == NULL);
+	q->session = on;
+	TAILQ_INSERT_TAIL(&on->waiters, q, wait);
+	if (ms == 0)
+		return;
+	struct waiting *w = xcalloc(1, sizeof *w);
+	w->request = q;
+	w->late = late;
+	q->timer = &w->timer;
+	uv_timer_init(q->server->loop, q->timer);
+	uv_timer_start(q->timer, on_late, ms, 0);
+}
+
+void request_unwait(struct request *q)
+{
+	if (q->session != NULL)
+		TAILQ_REMOVE(&q->session->waiters, q, wait);
+	q->session = NULL;
+	if (q->timer != NULL)
+		uv_close((uv_handle_t *)q->timer, on_timer_closed);
+	q->timer = NULL;
+}
+
+struct working {
+	void (*work)(struct request *q);
+	void (*done)(struct request *q);
+	struct request *request;
+};
+
+static void on_work(uv_work_t *work)
+{
+	struct working *w = work->data;
+	w->work(w->request);
+}
+
+static void on_worked(uv_work_t *work, int status)
+{
+	struct working *w = work->data;
+	struct request *q = w->request;
+	void (*done)(struct request *) = w->done;
+	free(w);
+	q->working = false;
+	q->server->working--;
+	if (q->server->stopping || status < 0)
+		request_drop(q);
+	else
+		done(q);
+}
+
+void request_work(struct request *q, bool heavy, void (*work)(struct request *q), void (*done)(struct request *q))
+{
+	if (!heavy) {
+		work(q);
+		done(q);
+		return;
+	}
+	struct working *w = xmalloc(sizeof *w);
+	*w = (struct working){.work = work, .done = done, .request = q};
+	q->work.data = w;
+	q->working = true;
+	q->server->working++;
+	CHECK(uv_queue_work(q->server->loop, &q->work, on_work, on_worked) == 0);
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One request from its arrival to its reply. It may wait in between: for a session to go on, or for a thread to tokenize. */
+#ifndef FALCON_DAEMON_REQUEST_H
+#define FALCON_DAEMON_REQUEST_H
+
+#include <sys/queue.h>
+#include <uv.h>
+
+#include "daemon/owner.h"
+#include "ipc/endpoint.h"
+#include "ipc/protocol.h"
+
+struct server;
+struct session;
+
+struct request {
+	struct server *server;
+	struct endpoint_request *wire;
+	struct owner *owner;
+	uid_t uid;
+	bool admin;
+	bool decoded;              /* in is filled */
+	struct ipc_request in;
+
+	struct ids ids;            /* tokens of the prompt, once made */
+	struct ipc_error error;    /* of making them */
+	int result;                /* of making them: 0 or -1 */
+	uv_work_t work;
+	bool working;              /* a thread is at it */
+
+	struct session *session;   /* whose waiters it is among, or NULL */
+	uv_timer_t *timer;         /* ends the wait */
+	TAILQ_ENTRY(request) wait; /* in session->waiters */
+	TAILQ_ENTRY(request) open; /* in server->open */
+};
+
+/* Takes a message that has arrived: counts it, decodes it. NULL: it has been answered already. */
+struct request *request_new(struct server *s, struct endpoint_request *wire);
+
+/* Answers and frees the request; takes the reference. */
+void request_reply(struct request *q, json_t *reply);
+void request_fail(struct request *q, const struct ipc_error *e);
+void request_failf(struct request *q, enum ipc_code code, const char *hint, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
+
+/* Frees it without an answer: falcond stops, and the client asks again elsewhere. */
+void request_drop(struct request *q);
+
+/*
+ * Waits for the session to go on; after `ms` (0: for ever) `late` is called, which answers. The request leaves the waiters by
+ * request_unwait() or with its reply.
+ */
+void request_wait(struct request *q, struct session *on, uint64_t ms, void (*late)(struct request *q));
+void request_unwait(struct request *q);
+
+/*
+ * Calls `work` in a thread if it is `heavy`, else here, then `done` in the loop. A request whose server stops meanwhile is
+ * dropped instead.
+ */
+void request_work(struct request *q, bool heavy, void (*work)(struct request *q), void (*done)(struct request *q));
+
+#endif

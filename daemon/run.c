@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The state of a session against the words of its slot:
+ *
+ *	IDLE      not published: want is NONE; published: the engine has answered DONE
+ *	RUNNING   want is RUN, or CANCEL (cancelling)
+ *	PAUSED    published: want is PAUSE; not published: its pages were taken meanwhile
+ *	WAITING   not published, or releasing: it is published again when there are pages
+ *
+ * `releasing` goes beside any of them: want is CLOSE, and the pages stay taken until the engine has answered CLOSED or has been
+ * reaped. A session whose pages were taken goes on as a new run of the same text: n_given stays, n_from is all that the log
+ * has, and keys and values are computed again from the first position. Its bytes are the same, since a token is a function of
+ * the log alone.
+ */
+#include "daemon/run.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "daemon/pressure.h"
+
+static void wake(const struct sessions *t)
+{
+	const uint64_t one = 1;
+	/* EAGAIN: the counter is full, so the engine wakes anyway. */
+	CHECK(write(t->wake_engine, &one, sizeof one) == sizeof one || errno == EAGAIN);
+}
+
+static void want(struct sessions *t, struct session *s, enum board_want verb)
+{
+	atomic_store_explicit(&t->board.words[s->slot].want, board_word(s->run, verb), memory_order_release);
+	wake(t);
+}
+
+static void activate(struct sessions *t, struct session *s)
+{
+	if (!s->is_active)
+		TAILQ_INSERT_TAIL(&t->active, s, active);
+	s->is_active = true;
+}
+
+static void deactivate(struct sessions *t, struct session *s)
+{
+	if (s->is_active)
+		TAILQ_REMOVE(&t->active, s, active);
+	s->is_active = false;
+}
+
+static void set_state(struct sessions *t, struct session *s, enum session_state state)
+{
+	t->n_waiting -= s->state == SESSION_WAITING;
+	t->n_waiting += state == SESSION_WAITING;
+	s->state = state;
+	if (state != SESSION_IDLE)
+		activate(t, s);
+}
+
+/* What the owner's running sessions may need and wait for, as counters. */
+static void account(struct session *s)
+{
+	bool running = session_running(s) && !s->dropped;
+	uint64_t reserved = running ? run_pages(s->n_end > s->n_tokens ? s->n_end : s->n_tokens) : 0;
+	uint64_t queued = running && s->n_tokens > s->n_kv + 1 ? s->n_tokens - s->n_kv : 0;
+	s->owner->pages += reserved - s->reserved;
+	s->owner->queued += queued - s->queued;
+	s->reserved = reserved;
+	s->queued = queued;
+}
+
+/* Pages that the session should hold by now: those of its tokens and two ahead, none beyond the run's end. */
+static uint32_t pages_wanted(const struct sessions *t, const struct session *s)
+{
+	uint32_t end = s->n_end > s->n_tokens ? s->n_end : s->n_tokens, context = t->board.header->n_context;
+	uint32_t ahead = run_pages(s->n_tokens) + 2, most = run_pages(end < context ? end : context);
+	return ahead < most ? ahead : most;
+}
+
+static void grant(struct sessions *t, struct session *s)
+{
+	uint32_t wanted = pages_wanted(t, s), had = s->n_pages, *table = board_table(&t->board, s->slot);
+	while (s->n_pages < wanted && arena_take(t->arena, &table[s->n_pages]))
+		s->n_pages++;
+	if (s->n_pages != had) {
+		atomic_store_explicit(&t->board.words[s->slot].n_pages, s->n_pages, memory_order_release);
+		if (s->published)
+			wake(t);
+	}
+	s->starved = s->n_pages < run_pages(s->n_tokens);
+	if (s->n_pages < wanted)
+		pressure_relieve(t, s, wanted - s->n_pages);
+}
+
+static void drop_pages(struct sessions *t, struct session *s)
+{
+	const uint32_t *table = board_table(&t->board, s->slot);
+	/* The table is falcond's own, but stands where an engine gone mad could write: a page that is not taken is not dropped. */
+	while (s->n_pages > 0) {
+		uint32_t page = table[--s->n_pages];
+		if (page < t->arena->n_pages && t->arena->refs[page] > 0)
+			arena_drop(t->arena, page);
+	}
+	atomic_store_explicit(&t->board.words[s->slot].n_pages, 0, memory_order_release);
+	s->n_kv = 0;
+}
+
+static void publish(struct sessions *t, struct session *s)
+{
+	struct board_record *r = board_record(&t->board, s->slot);
+	struct board_words *w = &t->board.words[s->slot];
+	CHECK(!s->releasing && !s->dropped);
+	s->run++;
+	s->published = true;
+	s->cancelling = false;
+	s->finish = 0;
+	r->flags = s->flags;
+	r->n_given = s->n_given;
+	r->n_end = s->n_end;
+	r->n_from = r->n_tokens = s->n_tokens;
+	r->kv_from = s->n_kv;
+	r->generation++;
+	set_state(t, s, SESSION_RUNNING);
+	if (s->flags & BOARD_SCORE)
+		atomic_store_explicit(&w->rows_until, scores_until(&s->scores), memory_order_relaxed);
+	want(t, s, BOARD_RUN);
+	grant(t, s);
+}
+
+void run_start(struct sessions *t, struct session *s)
+{
+	CHECK_OBJ(s, SESSION_MAGIC);
+	CHECK(s->state == SESSION_IDLE && !s->dropped);
+	s->started = ++t->next_started;
+	s->finish = 0;
+	s->owner->cached += s->n_cached;
+	t->cached += s->n_cached;
+	if (s->releasing)
+		set_state(t, s, SESSION_WAITING);
+	else
+		publish(t, s);
+	account(s);
+}
+
+/* Publishes what waits for pages, the earliest begun first, while there are enough. */
+static void start_waiting(struct sessions *t)
+{
+	while (t->n_waiting > 0) {
+		struct session *first = NULL, *s;
+		TAILQ_FOREACH (s, &t->active, active)
+			if (s->state == SESSION_WAITING && !s->releasing && (first == NULL || s->started < first->started))
+				first = s;
+		if (first == NULL || !pressure_make_room(t, first, pages_wanted(t, first)))
+			return;
+		publish(t, first);
+		account(first);
+	}
+}
+
+static void end_run(struct sessions *t, struct session *s, enum board_reason reason)
+{
+	set_state(t, s, SESSION_IDLE);
+	s->finish = reason;
+	s->cancelling = s->starved = false;
+	account(s);
+	if (!s->releasing)
+		deactivate(t, s);
+}
+
+/* Nothing of the session is the engine's any more: CLOSED was answered, or there is no engine. */
+static void closed(struct sessions *t, struct session *s)
+{
+	s->releasing = s->published = false;
+	drop_pages(t, s);
+	atomic_store_explicit(&t->board.words[s->slot].want, board_word(s->run, BOARD_NONE), memory_order_release);
+	account(s);
+	if (s->state == SESSION_IDLE || s->dropped)
+		deactivate(t, s);
+	if (s->dropped)
+		session_free(t, s);
+}
+
+void run_release(struct sessions *t, struct session *s)
+{
+	CHECK(!s->releasing);
+	if (s->state == SESSION_RUNNING)
+		set_state(t, s, SESSION_WAITING);
+	if (!s->published) {
+		closed(t, s);
+		return;
+	}
+	s->releasing = true;
+	activate(t, s);
+	want(t, s, BOARD_CLOSE);
+}
+
+void run_drop(struct sessions *t, struct session *s)
+{
+	CHECK_OBJ(s, SESSION_MAGIC);
+	CHECK(!s->dropped);
+	session_forget(t, s);
+	s->dropped = true;
+	t->gone(t->arg, s);
+	if (s->state == SESSION_WAITING)
+		set_state(t, s, SESSION_IDLE);
+	account(s);
+	if (!s->releasing)
+		run_release(t, s);
+}
+
+void run_cancel(struct sessions *t, struct session *s)
+{
+	if (s->state == SESSION_IDLE || s->cancelling)
+		return;
+	if (s->published && !s->releasing) {
+		s->cancelling = true;
+		set_state(t, s, SESSION_RUNNING);
+		want(t, s, BOARD_CANCEL);
+		return;
+	}
+	end_run(t, s, BOARD_CANCELLED);
+	t->changed(t->arg, s);
+}
+
+void run_pause(struct sessions *t, struct session *s)
+{
+	if (s->state != SESSION_RUNNING || s->cancelling)
+		return;
+	set_state(t, s, SESSION_PAUSED);
+	want(t, s, BOARD_PAUSE);
+}
+
+void run_resume(struct sessions *t, struct session *s)
+{
+	if (s->state != SESSION_PAUSED)
+		return;
+	if (!s->published || s->releasing) {
+		set_state(t, s, SESSION_WAITING);
+		start_waiting(t);
+		return;
+	}
+	set_state(t, s, SESSION_RUNNING);
+	want(t, s, BOARD_RUN);
+	grant(t, s);
+}
+
+static bool reason_known(uint32_t reason)
+{
+	return reason >= BOARD_STOP && reason <= BOARD_ERROR;
+}
+
+/* What the engine wrote of the run it has taken. False: it cannot be right. */
+static bool read_progress(struct sessions *t, struct session *s, bool *ret_moved)
+{
+	uint64_t progress = atomic_load_explicit(&t->board.words[s->slot].progress, memory_order_acquire);
+	uint32_t n_kv = board_n_kv(progress), n_tokens = board_n_tokens(progress);
+	if (n_tokens < s->n_tokens || n_tokens > t->board.header->n_context || n_kv > n_tokens)
+		return false;
+	*ret_moved = n_tokens != s->n_tokens || n_kv != s->n_kv;
+	uint32_t generated = n_tokens - s->n_tokens, computed = n_kv > s->n_kv ? n_kv - s->n_kv : 0;
+	s->owner->decode += generated;
+	s->owner->prefill += computed > generated ? computed - generated : 0;
+	s->n_tokens = n_tokens;
+	s->n_kv = n_kv;
+	return true;
+}
+
+/* Ends a run whose words or rows no sound engine writes. */
+static void fail(struct sessions *t, struct session *s)
+{
+	if (session_running(s))
+		end_run(t, s, BOARD_ERROR);
+	if (!s->releasing)
+		run_release(t, s);
+	if (!s->dropped)
+		t->changed(t->arg, s);
+}
+
+/* Entries of the rows ring, each handed to the session it is of; one that is of no run is dropped. */
+static void drain_ring(struct sessions *t)
+{
+	struct board_header *h = t->board.header;
+	uint64_t head = atomic_load_explicit(&h->ring_head, memory_order_acquire);
+	uint64_t tail = atomic_load_explicit(&h->ring_tail, memory_order_relaxed);
+	if (head - tail > BOARD_RING)
+		tail = head; /* nothing that a sound engine writes */
+	for (; tail != head; tail++) {
+		const struct board_row *entry = board_row(&t->board, tail);
+		struct board_row row = *entry;
+		uint32_t most = (h->ring_stride - (uint32_t)sizeof row) / (uint32_t)sizeof(float);
+		struct session *s = row.slot < t->n_slots ? t->slots[row.slot] : NULL;
+		if (s == NULL || !(s->flags & BOARD_SCORE) || s->run != row.run || s->dropped)
+			continue;
+		bool fits = s->flags & BOARD_ROWS ? row.count == 1 : row.count <= most;
+		if (!fits || !scores_take(&s->scores, &row, (const float *)(const void *)(entry + 1)))
+			fail(t, s);
+	}
+	atomic_store_explicit(&h->ring_tail, tail, memory_order_release);
+}
+
+/* One session against its slot's words. s may be freed. */
+static void look(struct sessions *t, struct session *s)
+{
+	struct board_words *w = &t->board.words[s->slot];
+	uint32_t is = atomic_load_explicit(&w->is, memory_order_acquire), low = board_low(is);
+	bool moved = false;
+	if (!s->published || board_run(is) != s->run || low == BOARD_NEVER)
+		return;
+	/* CLOSED says nothing of progress: the engine may never have taken the run. */
+	if (low == BOARD_CLOSED) {
+		if (s->releasing)
+			closed(t, s);
+		return;
+	}
+	if (!read_progress(t, s, &moved)) {
+		fail(t, s);
+		return;
+	}
+	if (low == BOARD_DONE && (s->flags & BOARD_SCORE))
+		drain_ring(t); /* rows stand there before DONE does */
+	if (low == BOARD_DONE && session_running(s)) {
+		uint32_t reason = atomic_load_explicit(&w->reason, memory_order_relaxed);
+		end_run(t, s, reason_known(reason) ? reason : BOARD_ERROR);
+		if ((s->flags & BOARD_SCORE) && !s->releasing)
+			run_release(t, s); /* nobody continues it */
+		moved = true;
+	} else if (session_running(s) && !s->releasing) {
+		account(s);
+		grant(t, s);
+	}
+	if (moved && !s->dropped)
+		t->changed(t->arg, s);
+}
+
+void run_credit(struct sessions *t, struct session *s, uint32_t cursor)
+{
+	uint32_t before = scores_until(&s->scores);
+	scores_forget(&s->scores, cursor);
+	uint32_t until = scores_until(&s->scores);
+	if (until == before)
+		return;
+	atomic_store_explicit(&t->board.words[s->slot].rows_until, until, memory_order_release);
+	wake(t);
+}
+
+void run_scan(struct sessions *t)
+{
+	uint64_t tail = atomic_load_explicit(&t->board.header->ring_tail, memory_order_relaxed);
+	drain_ring(t);
+	for (struct session *s = TAILQ_FIRST(&t->active), *next; s != NULL; s = next) {
+		next = TAILQ_NEXT(s, active);
+		look(t, s);
+	}
+	if (tail != atomic_load_explicit(&t->board.header->ring_tail, memory_order_relaxed))
+		wake(t);
+	start_waiting(t);
+}
+
+void run_engine_gone(struct sessions *t)
+{
+	run_scan(t); /* its last words */
+	for (struct session *s = TAILQ_FIRST(&t->active), *next; s != NULL; s = next) {
+		next = TAILQ_NEXT(s, active);
+		if (s->releasing)
+			closed(t, s);
+	}
+	start_waiting(t);
+}
+
+void run_share_pages(struct sessions *t, struct session *dst, const struct session *src)
+{
+	const uint32_t *from = board_table(&t->board, src->slot);
+	uint32_t *to = board_table(&t->board, dst->slot), full = src->n_kv / PAGE_TOKENS;
+	CHECK(dst->n_pages == 0);
+	if (src->releasing)
+		return;
+	for (; dst->n_pages < full && dst->n_pages < src->n_pages; dst->n_pages++) {
+		to[dst->n_pages] = from[dst->n_pages];
+		arena_share(t->arena, to[dst->n_pages]);
+	}
+	dst->n_kv = dst->n_pages * PAGE_TOKENS;
+	if (src->n_kv > dst->n_kv && src->n_pages > dst->n_pages && arena_take(t->arena, &to[dst->n_pages])) {
+		struct err e;
+		if (arena_copy(t->arena, from[dst->n_pages], to[dst->n_pages], &e) == 0) {
+			dst->n_pages++;
+			dst->n_kv = src->n_kv;
+		} else {
+			arena_drop(t->arena, to[dst->n_pages]);
+		}
+	}
+	atomic_store_explicit(&t->board.words[dst->slot].n_pages, dst->n_pages, memory_order_release);
+}

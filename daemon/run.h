@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Runs of sessions on the board: publishing, pausing, cancelling and closing them, and the look at how far they are. Every
+ * change wakes the engine; the caller looks (run_scan) when the engine's eventfd fires and when an engine has been reaped.
+ */
+#ifndef FALCON_DAEMON_RUN_H
+#define FALCON_DAEMON_RUN_H
+
+#include "daemon/session.h"
+
+/*
+ * Starts a run of a session whose record and log are written: n_given, n_end, n_tokens, n_kv and flags of s say what the run
+ * begins with. It is published at once, or as soon as its pages are free again.
+ */
+void run_start(struct sessions *t, struct session *s);
+
+/* Ends the run, if there is one, with finish BOARD_CANCELLED, once the engine has seen it. */
+void run_cancel(struct sessions *t, struct session *s);
+
+void run_pause(struct sessions *t, struct session *s);
+void run_resume(struct sessions *t, struct session *s);
+
+/* Drops the session: its name is free at once, its slot and pages when the engine has let go of them. s may be freed here. */
+void run_drop(struct sessions *t, struct session *s);
+
+/* Looks at the board: progress and ends of runs, entries of the rows ring; grants pages. Calls t->changed. */
+void run_scan(struct sessions *t);
+
+/* There is no engine: everything that waits for one to let go has what it waits for. */
+void run_engine_gone(struct sessions *t);
+
+/* The reader of a score run has everything below cursor: its credit grows. */
+void run_credit(struct sessions *t, struct session *s, uint32_t cursor);
+
+/*
+ * dst, new and without pages, gets the pages of src that are complete: full ones shared, the tail copied. Sets n_kv and
+ * n_pages of dst.
+ */
+void run_share_pages(struct sessions *t, struct session *dst, const struct session *src);
+
+/* Pages of n tokens. */
+static inline uint32_t run_pages(uint32_t n_tokens) { return (n_tokens + PAGE_TOKENS - 1) / PAGE_TOKENS; }
+
+#endif

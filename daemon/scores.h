@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a score run has said, between the rows ring and the client. falcond takes an entry out of the ring as soon as it
+ * stands there, so one slow reader blocks nobody; what it may take is bounded by credit: positions below `until` may be
+ * computed, and `until` follows the reader's cursor by a window. What lies before the cursor is forgotten.
+ */
+#ifndef FALCON_DAEMON_SCORES_H
+#define FALCON_DAEMON_SCORES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shm/board.h"
+
+struct scores {
+	bool rows;          /* with logits */
+	uint32_t n_tokens, n_vocab;
+	uint32_t window;    /* positions kept at most */
+	uint32_t from, end; /* positions [from, end) are here */
+	float *logprobs;    /* [window] ring by position: ln p(token at position + 1 | all before) */
+	float **logits;     /* [window] the same: [n_vocab] each, with rows */
+};
+
+void scores_init(struct scores *s, uint32_t n_tokens, uint32_t n_vocab, bool rows);
+void scores_done(struct scores *s);
+
+/*
+ * Takes what is new of positions [first, first + count); what is here already is dropped. False: the entry leaves a gap or
+ * goes beyond the credit, which no sound engine writes.
+ */
+bool scores_take(struct scores *s, const struct board_row *row, const float *payload);
+
+/* The reader has everything below `cursor`. */
+void scores_forget(struct scores *s, uint32_t cursor);
+
+/* Positions below this may be computed: the credit. */
+uint32_t scores_until(const struct scores *s);
+
+static inline float scores_logprob(const struct scores *s, uint32_t position) { return s->logprobs[position % s->window]; }
+static inline const float *scores_logits(const struct scores *s, uint32_t position) { return s->logits[position % s->window]; }
+
+#endif

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Requests arrive on nng's threads; they are put into a queue there and taken out in the loop, where everything else happens.
+ * Nothing in the loop blocks: long texts are tokenized in libuv's threads, and what waits for the engine is a list entry.
+ */
+#include "daemon/server.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "daemon/ops.h"
+
+enum {
+	OVERSIZE = 4,          /* messages up to so many times the limit get an error, larger ones lose their connection */
+	SCORED_S = 60,         /* a score run that is over and that nobody asks for goes after this */
+	TICK_MS = 1000,
+};
+
+op *const ops[IPC_OPS] = {
+	[IPC_HELLO] = op_hello, [IPC_GENERATE] = op_generate, [IPC_APPEND] = op_append, [IPC_NEXT] = op_next,
+	[IPC_CANCEL] = op_cancel, [IPC_FORK] = op_fork, [IPC_DROP] = op_drop, [IPC_SESSIONS] = op_sessions,
+	[IPC_TOKENIZE] = op_tokenize, [IPC_DETOKENIZE] = op_detokenize, [IPC_SCORE] = op_score, [IPC_STATUS] = op_status,
+};
+
+/* On a thread of the endpoint's. */
+static void receive(void *arg, struct endpoint_request *wire)
+{
+	struct server *s = arg;
+	pthread_mutex_lock(&s->lock);
+	bool accepting = s->accepting;
+	if (accepting) {
+		if (s->n_queue == s->queue_capacity) {
+			s->queue_capacity = s->queue_capacity ? s->queue_capacity * 2 : 64;
+			s->queue = xreallocarray(s->queue, s->queue_capacity, sizeof *s->queue);
+		}
+		s->queue[s->n_queue++] = wire;
+		uv_async_send(&s->arrived);
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (!accepting)
+		endpoint_reply(wire, NULL, 0);
+}
+
+/* What has arrived since, as an array that the caller frees. */
+static struct endpoint_request **take_queue(struct server *s, size_t *ret_n)
+{
+	pthread_mutex_lock(&s->lock);
+	struct endpoint_request **queue = s->queue;
+	*ret_n = s->n_queue;
+	s->queue = NULL;
+	s->n_queue = s->queue_capacity = 0;
+	pthread_mutex_unlock(&s->lock);
+	return queue;
+}
+
+static void on_arrived(uv_async_t *async)
+{
+	struct server *s = async->data;
+	size_t n;
+	struct endpoint_request **queue = take_queue(s, &n);
+	for (size_t i = 0; i < n; i++) {
+		struct request *q = request_new(s, queue[i]);
+		if (q != NULL)
+			ops[q->in.op](q);
+	}
+	free(queue);
+}
+
+static void changed(void *arg, struct session *session)
+{
+	ops_session_changed(arg, session);
+}
+
+static void gone(void *arg, struct session *session)
+{
+	ops_session_gone(arg, session);
+}
+
+static bool seconds_since(uint64_t then, uint64_t seconds)
+{
+	return clock_ns() - then >= seconds * 1000000000u;
+}
+
+/* Pauses runs that nobody has asked about for long, and drops score runs that were read. */
+static void on_tick(uv_timer_t *timer)
+{
+	struct server *s = timer->data;
+	uint64_t after = s->config->detach_after;
+	for (struct session *at = TAILQ_FIRST(&s->sessions.used), *next; at != NULL; at = next) {
+		next = TAILQ_NEXT(at, use);
+		if (!TAILQ_EMPTY(&at->waiters))
+			continue;
+		if (at->state == SESSION_RUNNING && after != 0 && seconds_since(at->read_at, after))
+			run_pause(&s->sessions, at);
+		else if (at->state == SESSION_IDLE && (at->flags & BOARD_SCORE) && seconds_since(at->used_at, SCORED_S))
+			run_drop(&s->sessions, at);
+	}
+}
+
+void server_init(struct server *s)
+{
+	pthread_mutex_init(&s->lock, NULL);
+	TAILQ_INIT(&s->open);
+	arena_init(&s->arena, s->store->pages, &s->store->arena);
+	s->sessions.board = s->store->board;
+	s->sessions.arena = &s->arena;
+	s->sessions.n_vocab = s->store->hp.n_vocab;
+	s->sessions.wake_engine = s->supervisor->wake_engine;
+	s->sessions.changed = changed;
+	s->sessions.gone = gone;
+	s->sessions.arg = s;
+	sessions_init(&s->sessions);
+	uv_async_init(s->loop, &s->arrived, on_arrived);
+	uv_timer_init(s->loop, &s->tick);
+	s->arrived.data = s->tick.data = s;
+	uv_timer_start(&s->tick, on_tick, TICK_MS, TICK_MS);
+}
+
+int server_open(struct server *s, struct err *e)
+{
+	struct endpoint_options o = {.url = s->config->socket, .mode = s->auth->socket_mode, .group = s->auth->socket_group,
+				     .max_bytes = s->config->limits.message * OVERSIZE, .receive = receive, .arg = s};
+	s->accepting = true;
+	return endpoint_open(&o, &s->endpoint, e);
+}
+
+void server_stop(struct server *s)
+{
+	size_t n;
+	if (s->stopping)
+		return;
+	s->stopping = true;
+	pthread_mutex_lock(&s->lock);
+	s->accepting = false;
+	pthread_mutex_unlock(&s->lock);
+	struct endpoint_request **queue = take_queue(s, &n);
+	for (size_t i = 0; i < n; i++)
+		endpoint_reply(queue[i], NULL, 0);
+	free(queue);
+	for (struct request *q = TAILQ_FIRST(&s->open), *next; q != NULL; q = next) {
+		next = TAILQ_NEXT(q, open);
+		if (!q->working)
+			request_drop(q);
+	}
+}
+
+void server_done(struct server *s)
+{
+	CHECK(TAILQ_EMPTY(&s->open));
+	endpoint_close(s->endpoint);
+	sessions_done(&s->sessions);
+	arena_done(&s->arena);
+	owners_done(&s->owners);
+	free(s->queue);
+	pthread_mutex_destroy(&s->lock);
+}
+
+void server_scan(struct server *s)
+{
+	run_scan(&s->sessions);
+}
+
+void server_engine_gone(struct server *s)
+{
+	run_engine_gone(&s->sessions);
+}

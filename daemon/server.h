@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The server: requests from the endpoint's threads into the loop, each to its operation. What an operation needs of the rest
+ * of falcond hangs here.
+ */
+#ifndef FALCON_DAEMON_SERVER_H
+#define FALCON_DAEMON_SERVER_H
+
+#include <pthread.h>
+#include <uv.h>
+
+#include "daemon/auth.h"
+#include "daemon/config.h"
+#include "daemon/request.h"
+#include "daemon/run.h"
+#include "daemon/store.h"
+#include "daemon/supervisor.h"
+
+TAILQ_HEAD(request_opens, request);
+
+struct server {
+	uv_loop_t *loop;
+	const struct config *config;
+	const struct auth *auth;
+	struct store *store;
+	struct supervisor *supervisor;
+	struct arena arena;
+	struct owners owners;
+	struct sessions sessions;
+	struct request_opens open;  /* all requests in the loop */
+	uint32_t working;           /* of them in threads */
+	bool stopping;
+
+	struct endpoint *endpoint;
+	uv_async_t arrived;
+	uv_timer_t tick;            /* once a second: what nobody reads */
+	pthread_mutex_t lock;       /* of what follows, written by the endpoint's threads */
+	struct endpoint_request **queue;
+	size_t n_queue, queue_capacity;
+	bool accepting;
+};
+
+/* loop, config, auth, store and supervisor are set; the store has its arena. */
+void server_init(struct server *s);
+
+/* Opens the socket: from here on requests come. */
+int server_open(struct server *s, struct err *e);
+
+/* Closes the socket and drops all requests, then closes the handles. Sessions stay on the board. */
+void server_stop(struct server *s);
+
+/* Whether requests that threads were at are gone too. */
+static inline bool server_stopped(const struct server *s) { return s->stopping && s->working == 0; }
+
+void server_done(struct server *s);
+
+/* Calls for the supervisor. */
+void server_scan(struct server *s);
+void server_engine_gone(struct server *s);
+
+#endif

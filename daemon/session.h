@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sessions: names, request ids, owners and order of use. What must outlive falcond stands in the session's record on the board;
+ * struct session is its shadow, in private memory. daemon/run.h moves a session through its runs.
+ */
+#ifndef FALCON_DAEMON_SESSION_H
+#define FALCON_DAEMON_SESSION_H
+
+#include <sys/queue.h>
+
+#include "daemon/arena.h"
+#include "daemon/owner.h"
+#include "daemon/scores.h"
+#include "daemon/stream.h"
+#include "shm/board.h"
+
+#define SESSION_MAGIC 0x53455353u
+
+enum session_state {
+	SESSION_IDLE,    /* no run, or the last one is over */
+	SESSION_RUNNING,
+	SESSION_PAUSED,  /* nobody reads it */
+	SESSION_WAITING, /* it goes on when there are pages for it */
+};
+
+struct request;
+
+struct session {
+	uint32_t magic;
+	uint32_t slot, run;        /* run: as `want` names it */
+	enum session_state state;
+	bool published;            /* the engine may hold the run: `want` is RUN, PAUSE or CANCEL, or DONE was answered */
+	bool releasing;            /* `want` is CLOSE: pages are ours again at CLOSED */
+	bool dropped;              /* freed at CLOSED; nobody finds it by name any more */
+	bool cancelling;
+	bool starved;              /* it cannot go on without another page */
+	struct owner *owner;
+	char name[BOARD_NAME + 1], request[BOARD_REQUEST + 1];
+	uint8_t name_length, request_length;
+
+	/* The run, and how far it was when the board was looked at last. */
+	uint32_t flags;            /* enum board_record_flags */
+	uint32_t n_given, n_end;
+	uint32_t n_tokens, n_kv;
+	uint32_t n_pages;          /* granted entries of the page table */
+	uint32_t n_cached;         /* tokens that needed no computing when the run began */
+	enum board_reason finish;  /* of the last run; 0: none */
+	uint64_t started;          /* number of the run's beginning: lower goes first when pages are scarce */
+	uint64_t queued, reserved; /* what the owner's counters hold of it */
+
+	/* The reply to the op that made it, to be given again. */
+	uint32_t first_given, first_cached, first_cursor;
+	uint64_t first_seed;
+
+	uint64_t used_at, read_at; /* clock_ns of the last op, and of the last `next` */
+	struct stream stream;
+	struct scores scores;      /* score runs */
+	TAILQ_HEAD(request_list, request) waiters; /* requests that wait for it to go on */
+
+	struct session *next_name, *next_request; /* hash chains */
+	TAILQ_ENTRY(session) use;    /* order of last use */
+	TAILQ_ENTRY(session) active; /* those that the board is looked at for */
+	bool is_active;
+};
+
+TAILQ_HEAD(session_list, session);
+
+struct sessions {
+	struct board board;
+	struct arena *arena;
+	uint32_t n_vocab;
+	int wake_engine;            /* eventfd */
+	struct session **slots;     /* [n_slots], NULL: free */
+	uint32_t *free_slots;       /* [n_free] stack, low ones on top at first */
+	uint32_t n_free, n_slots;
+	uint32_t n_sessions;        /* not dropped */
+	uint32_t n_buckets;         /* a power of two */
+	struct session **by_name, **by_request;
+	struct session_list used;   /* least recently used first */
+	struct session_list active;
+	uint32_t n_waiting;         /* SESSION_WAITING */
+	uint64_t next_started;
+	uint64_t cached;            /* tokens, ever */
+	void (*changed)(void *arg, struct session *s); /* progress, or the end of a run */
+	void (*gone)(void *arg, struct session *s);    /* dropped: its waiters must be answered */
+	void *arg;
+};
+
+/* board, arena, n_vocab, wake_engine, changed, gone and arg are set by the caller. */
+void sessions_init(struct sessions *t);
+void sessions_done(struct sessions *t); /* frees every session; the board is left as it is */
+
+struct session *session_find(const struct sessions *t, const struct owner *o, const char *name, size_t length);
+struct session *session_find_request(const struct sessions *t, const struct owner *o, const char *request, size_t length);
+
+/*
+ * A new session in a free slot, with an empty record on the board and the name and request id in it. name NULL: a name like ~7.
+ * NULL if there is no slot. The caller fills the rest and starts it, or drops it.
+ */
+struct session *session_new(struct sessions *t, struct owner *o, const char *name, size_t name_length, const char *request,
+			    size_t request_length);
+
+/* Takes it out of names, counts and order; what run.c calls when it closes. */
+void session_forget(struct sessions *t, struct session *s);
+/* Gives the slot back; the engine has let go of it and its pages are dropped. */
+void session_free(struct sessions *t, struct session *s);
+
+/* It was used now. */
+void session_touch(struct sessions *t, struct session *s);
+
+static inline bool session_anonymous(const struct session *s) { return s->name[0] == '~'; }
+static inline bool session_running(const struct session *s) { return s->state != SESSION_IDLE; }
+const char *session_state_name(const struct session *s);
+
+#endif
