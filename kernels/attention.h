@@ -11,18 +11,18 @@
 #include "base/f16.h"
 #include "kernels/kernels.h"
 
-#define ATTENTION_DECLARE(suffix)                                                                                      \
-	void attend_##suffix(const struct kernels_cache *cache, uint32_t first, const float *q, const uint32_t *length, \
+#define ATTENTION_DECLARE(suffix)                                                                                              \
+	void attend_##suffix(const struct kernels_cache *cache, uint32_t first, const float *q, const uint32_t *length,        \
 			     const float *slope, uint32_t rows, struct kernels_partial out, void *scratch);
 
 ATTENTION_DECLARE(c)
 ATTENTION_DECLARE(avx2)
 ATTENTION_DECLARE(avx512)
 
-/* Bytes for one page of keys and of values in f32, and for each row's weights of a page and its correction. */
+/* Bytes for one page of keys and of values in f32, and for each row its weights of a page, their sum and a correction. */
 static inline size_t attention_scratch_bytes(uint32_t head_dim, uint32_t rows)
 {
-	return (2 * ((size_t)head_dim + 1) * PAGE_TOKENS + (size_t)rows * (PAGE_TOKENS + 1)) * sizeof(float);
+	return (2 * ((size_t)head_dim + 1) * PAGE_TOKENS + (size_t)rows * (PAGE_TOKENS + 2)) * sizeof(float);
 }
 
 /* log2(e) / sqrt(head_dim), rounded once: what queries are scaled by, and biases too. */

@@ -78,7 +78,7 @@ static inline float elementary_log(float x)
 	return x < INFINITY ? y : x; /* infinity and NaN stay as they are */
 }
 
-/* erf(x): x P(x^2) / Q(x^2), both of degree 5 with positive coefficients, below 3.92; +-1 from there. Absolute error below 3e-7. */
+/* erf(x): x P(x^2) / Q(x^2), of degree 5 with positive coefficients, below 3.92; +-1 from there. Absolute error below 3e-7. */
 static inline float elementary_erf(float x)
 {
 	float s = x * x;

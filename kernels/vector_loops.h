@@ -2,8 +2,8 @@
 /*
  * The vector topic as plain loops, compiled once an instruction set: the file that includes this one names the functions by
  * VECTOR(op). Without -ffast-math a compiler may choose instructions but not results, so the three objects give the same
- * bytes, and the loops read like docs/ARITHMETIC.md. Sums run in 16 fixed lanes (lane j takes elements j, j + 16, ...), which is
- * one AVX-512 register, two of AVX2, or an array.
+ * bytes, and the loops read like docs/ARITHMETIC.md. Sums run in 16 fixed lanes (lane j takes elements j, j + 16, ...), which
+ * is one AVX-512 register, two of AVX2, or an array.
  *
  * ivdep: outputs may be inputs in place, never shifted against them, so no iteration reads what another wrote.
  */
@@ -130,7 +130,8 @@ static inline uint16_t narrow(float x)
 #endif
 }
 
-void VECTOR(store_kv)(const float *key, const float *value, uint32_t kv, uint32_t head_dim, uint32_t at, void *keys, void *values)
+void VECTOR(store_kv)(const float *key, const float *value, uint32_t kv, uint32_t head_dim, uint32_t at, void *keys,
+		      void *values)
 {
 	if (kv == PAGES_F16) {
 		uint16_t *k = keys, *v = values;
@@ -177,7 +178,8 @@ float VECTOR(sum_exp)(const float *x, float max, size_t n)
 }
 
 /* The first part that saw something is taken as it is; parts that saw nothing (l = 0) change nothing. */
-void VECTOR(merge)(const struct kernels_partial *parts, uint32_t n_parts, uint32_t rows, uint32_t head_dim, float *out, size_t ldo)
+void VECTOR(merge)(const struct kernels_partial *parts, uint32_t n_parts, uint32_t rows, uint32_t head_dim, float *out,
+		   size_t ldo)
 {
 	for (uint32_t r = 0; r < rows; r++) {
 		float m = -INFINITY, l = 0.0f, *o = out + r * ldo;

@@ -31,7 +31,8 @@ static float tree(const float e[PAGE_TOKENS])
 	return ((u[0] + u[4]) + (u[2] + u[6])) + ((u[1] + u[5]) + (u[3] + u[7]));
 }
 
-/* One row and the first n tokens of one page: keys [head_dim][32], values [32][head_dim]. position: of the page's first token. */
+/* One row and the first n tokens of one page: keys [head_dim][32], values [32][head_dim]. position: of the page's first token.
+ */
 static void row_page(const float *keys, const float *values, const float *q, uint32_t head_dim, uint32_t n, const float *slope,
 		     uint32_t position, float *m, float *l, float *o)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The vector topic in plain C, and the two scalar functions that the sampler calls on any machine. */
-#include "kernels/kernels.h"
 #include "kernels/vector.h"
+#include "kernels/kernels.h"
 
 #define VECTOR(op) op##_c
 #include "kernels/vector_loops.h"

@@ -1,21 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Attention over one span as two small matrix products a page, shared by the vector instruction sets. All rows (query heads of
- * one key/value head x tokens) meet the same keys and values, so a page is widened from f16 once, stays in the first-level
- * cache, and serves register tiles of a few rows x 32 columns: the columns are tokens in the first product (scores) and
- * dimensions in the second (weighted values). Both are
+ * one key/value head x tokens) meet the same keys and values while these stand in the first-level cache, in register tiles of a
+ * few rows x 32 columns: the columns are tokens in the first product (scores) and dimensions in the second (weighted values).
+ * Both are
  *
  *	c[r][j] = start, then fmaf(a[r][i], b[i][j], c[r][j]) for i ascending
  *
- * so one micro-kernel serves both, lanes are never pieces of one sum, and a row's bits do not depend on its tile. With no more
- * rows than one tile each element is read once: then the micro-kernel widens f16 itself and nothing is staged.
+ * so one micro-kernel serves both, lanes are never pieces of one sum, and a row's bits do not depend on its tile. The
+ * micro-kernel widens f16 on the way; where many tiles would repeat that, a page is staged in f32 once.
  *
  * The including file gives, before this text:
  *	ATTENTION(op)   its name for op
  *	TILE_ROWS       most rows of a tile: 3 or 8
+ *	STAGE_ROWS      with more rows than that f16 pages are staged
  *	product(rows, half, from_zero, a, lda, b, ldb, steps, start, c, ldc)   always inline, the micro-kernel over 32 columns:
  *	                start is +0 or c[r][j] * start[r]; b is f16 if half, else f32; rows, half and from_zero are constants
  *	widen(in, n, out)   f16 to f32, n a multiple of 16
+ *	largest_of(s, m)    the largest of m and 32 scores; a NaN is never larger
+ *	tree(e)             the sum of 32 weights in the order of docs/ARITHMETIC.md
  */
 #include <string.h>
 
@@ -35,14 +38,15 @@ struct stage {
 	float *keys, *values;
 	float *weights;    /* [rows][32] scores, then weights */
 	float *correction; /* [rows] */
+	float *sum;        /* [rows] of a row's weights */
 };
 
 /* attention_scratch_bytes() counts these. */
 static struct stage stage_at(void *scratch, uint32_t dim, uint32_t rows)
 {
 	size_t half = (size_t)(dim + 1) * PAGE_TOKENS;
-	float *base = scratch;
-	return (struct stage){base, base + half, base + 2 * half, base + 2 * half + (size_t)rows * PAGE_TOKENS};
+	float *keys = scratch, *weights = keys + 2 * half, *correction = weights + (size_t)rows * PAGE_TOKENS;
+	return (struct stage){keys, keys + half, weights, correction, correction + rows};
 }
 
 static inline uint32_t visible(uint32_t length, uint32_t at)
@@ -66,7 +70,7 @@ static struct page page_open(const struct kernels_cache *cache, uint32_t at, uin
 			    .half = cache->kv == PAGES_F16,
 			    .at = at,
 			    .dim = cache->head_dim};
-	if (page.dim % 32 == 0 && (!page.half || rows <= TILE_ROWS))
+	if (page.dim % 32 == 0 && (!page.half || rows <= STAGE_ROWS))
 		return page;
 	stage_part(page.keys, cache->kv, page.dim, stage->keys);
 	stage_part(page.values, cache->kv, page.dim, stage->values);
@@ -80,16 +84,16 @@ static struct page page_open(const struct kernels_cache *cache, uint32_t at, uin
 static void product_of(uint32_t rows, bool half, bool from_zero, const float *a, size_t lda, const void *b, size_t ldb,
 		       uint32_t steps, const float *start, float *c, size_t ldc)
 {
-#define CASE(n)                                                                                                        \
-	case n:                                                                                                        \
-		if (half && from_zero)                                                                                 \
-			product(n, true, true, a, lda, b, ldb, steps, start, c, ldc);                                  \
-		else if (half)                                                                                         \
-			product(n, true, false, a, lda, b, ldb, steps, start, c, ldc);                                 \
-		else if (from_zero)                                                                                    \
-			product(n, false, true, a, lda, b, ldb, steps, start, c, ldc);                                 \
-		else                                                                                                   \
-			product(n, false, false, a, lda, b, ldb, steps, start, c, ldc);                                \
+#define CASE(n)                                                                                                                \
+	case n:                                                                                                                \
+		if (half && from_zero)                                                                                         \
+			product(n, true, true, a, lda, b, ldb, steps, start, c, ldc);                                          \
+		else if (half)                                                                                                 \
+			product(n, true, false, a, lda, b, ldb, steps, start, c, ldc);                                         \
+		else if (from_zero)                                                                                            \
+			product(n, false, true, a, lda, b, ldb, steps, start, c, ldc);                                         \
+		else                                                                                                           \
+			product(n, false, false, a, lda, b, ldb, steps, start, c, ldc);                                        \
 		break
 	switch (rows) {
 		CASE(1);
@@ -128,14 +132,14 @@ static void weigh_columns(const struct page *page, const uint32_t *length, uint3
 	uint32_t shortest = PAGE_TOKENS;
 	for (uint32_t r = 0; r < rows; r++)
 		shortest = visible(length[r], page->at) < shortest ? visible(length[r], page->at) : shortest;
-	product_of(rows, page->half, false, weights, PAGE_TOKENS, advance(page, page->values, d), page->dim, shortest, correction, o,
-		   ldo);
+	product_of(rows, page->half, false, weights, PAGE_TOKENS, advance(page, page->values, d), page->dim, shortest,
+		   correction, o, ldo);
 	const void *rest = advance(page, page->values, (size_t)shortest * page->dim + d);
 	for (uint32_t r = 0; r < rows; r++) {
 		uint32_t more = visible(length[r], page->at) - shortest;
 		if (more)
-			product_of(1, page->half, false, weights + r * PAGE_TOKENS + shortest, PAGE_TOKENS, rest, page->dim, more,
-				   &one, o + r * ldo, ldo);
+			product_of(1, page->half, false, weights + r * PAGE_TOKENS + shortest, PAGE_TOKENS, rest, page->dim,
+				   more, &one, o + r * ldo, ldo);
 	}
 }
 
@@ -157,29 +161,23 @@ static void weigh(const struct page *page, const uint32_t *length, uint32_t rows
 }
 
 /*
- * One row's online step over the first n > 0 of 32 scores, which become weights. Returns the correction of what was summed
- * before. The loops have fixed lengths, so that they become a few registers' work.
+ * One row's online step over the first n of 32 scores, which become weights. Sets the exponent of the correction of what was
+ * summed before, and the sum of the weights; a row that sees nothing (n = 0) keeps what it has. Loops of fixed lengths: a few
+ * registers' work.
  */
-static float softmax(float *s, uint32_t n, float *m, float *l)
+static void softmax(float *s, uint32_t n, float *m, float *ret_exponent, float *ret_sum)
 {
-	float lane[16], u[8];
+	*ret_exponent = *ret_sum = 0.0f;
+	if (n == 0)
+		return;
 	for (uint32_t t = 0; t < PAGE_TOKENS; t++)
 		s[t] = t < n ? s[t] : -INFINITY;
-	for (int j = 0; j < 16; j++)
-		lane[j] = s[j] > *m ? s[j] : *m;
-	for (int j = 0; j < 16; j++)
-		lane[j] = s[j + 16] > lane[j] ? s[j + 16] : lane[j];
-	for (int width = 8; width > 0; width /= 2)
-		for (int j = 0; j < width; j++)
-			lane[j] = lane[j + width] > lane[j] ? lane[j + width] : lane[j];
-	float largest = lane[0] + 0.0f, correction = elementary_exp2(*m - largest);
+	float largest = largest_of(s, *m) + 0.0f;
 	for (int t = 0; t < PAGE_TOKENS; t++)
 		s[t] = elementary_exp2(s[t] - largest);
-	for (int j = 0; j < 8; j++)
-		u[j] = (s[j] + s[j + 8]) + (s[j + 16] + s[j + 24]);
+	*ret_sum = tree(s);
+	*ret_exponent = *m - largest;
 	*m = largest;
-	*l = fmaf(*l, correction, ((u[0] + u[4]) + (u[2] + u[6])) + ((u[1] + u[5]) + (u[3] + u[7])));
-	return correction;
 }
 
 static void add_bias(float *s, float slope, const struct page *page)
@@ -205,7 +203,11 @@ static void attend_page(const struct page *page, const float *q, const uint32_t 
 		float *s = stage->weights + r * PAGE_TOKENS;
 		if (slope)
 			add_bias(s, slope[r], page);
-		stage->correction[r] = n ? softmax(s, n, &out.m[r], &out.l[r]) : 1.0f;
+		softmax(s, n, &out.m[r], &stage->correction[r], &stage->sum[r]);
+	}
+	for (uint32_t r = 0; r < rows; r++) {
+		stage->correction[r] = elementary_exp2(stage->correction[r]);
+		out.l[r] = fmaf(out.l[r], stage->correction[r], stage->sum[r]);
 	}
 	for (uint32_t r = 0, n; r < rows; r += n) {
 		n = rows - r < tile ? rows - r : tile;

@@ -6,6 +6,7 @@
 #ifndef FALCON_TESTS_KERNELS_COMPARE_H
 #define FALCON_TESTS_KERNELS_COMPARE_H
 
+#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <cmocka.h>
 
 #include "base/f16.h"
 
@@ -51,7 +51,8 @@ static inline float random_float(float range)
 /* Any finite float: zeros, subnormals and the largest among them. */
 static inline float random_extreme(void)
 {
-	static const uint32_t corners[] = {0, 0x80000000, 1, 0x80000001, 0x007fffff, 0x00800000, 0x7f7fffff, 0xff7fffff, 0x3f800000};
+	static const uint32_t corners[] = {0,          0x80000000, 1,          0x80000001, 0x007fffff,
+					   0x00800000, 0x7f7fffff, 0xff7fffff, 0x3f800000};
 	if (random_below(8) == 0)
 		return f32_from_bits(corners[random_below(sizeof corners / sizeof *corners)]);
 	uint32_t bits = (uint32_t)random_bits();

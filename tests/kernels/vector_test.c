@@ -216,8 +216,8 @@ static int bench(void)
 	static float x[N], y[N], w[N], out[N];
 	double hertz = bench_hertz();
 	fill(w, N, 0), fill(y, N, 0);
-	printf("%-8s %10s %10s %10s %10s %10s %10s %10s   elements a cycle at %.2f GHz, %d elements\n", "", "layer_norm", "rms_norm",
-	       "gelu", "swiglu", "add", "max", "sum_exp", hertz * 1e-9, N);
+	printf("%-8s %10s %10s %10s %10s %10s %10s %10s   elements a cycle at %.2f GHz, %d elements\n", "", "layer_norm",
+	       "rms_norm", "gelu", "swiglu", "add", "max", "sum_exp", hertz * 1e-9, N);
 	for (unsigned v = 0; kernels_at(v); v++) {
 		const struct kernels *k = kernels_at(v);
 		double best[7];
@@ -228,13 +228,27 @@ static int bench(void)
 			for (int op = 0; op < 7; op++) {
 				double start = bench_seconds();
 				switch (op) {
-				case 0: k->layer_norm(x, w, y, 1e-5f, N, out); break;
-				case 1: k->rms_norm(x, w, 1e-5f, N, out); break;
-				case 2: k->gelu(x, N); break;
-				case 3: k->swiglu(x, y, N, out); break;
-				case 4: k->add(out, y, N); break;
-				case 5: out[0] = k->max(x, N); break;
-				case 6: out[1] = k->sum_exp(x, 4.0f, N); break;
+				case 0:
+					k->layer_norm(x, w, y, 1e-5f, N, out);
+					break;
+				case 1:
+					k->rms_norm(x, w, 1e-5f, N, out);
+					break;
+				case 2:
+					k->gelu(x, N);
+					break;
+				case 3:
+					k->swiglu(x, y, N, out);
+					break;
+				case 4:
+					k->add(out, y, N);
+					break;
+				case 5:
+					out[0] = k->max(x, N);
+					break;
+				case 6:
+					out[1] = k->sum_exp(x, 4.0f, N);
+					break;
 				}
 				double time = bench_seconds() - start;
 				best[op] = time < best[op] ? time : best[op];
