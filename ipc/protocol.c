@@ -493,6 +493,6 @@ static int add_bytes(const char *bytes, size_t length, void *out)
 void ipc_encode(json_t *reply, struct buf *out)
 {
 	CHECK(reply != NULL);
-	CHECK(json_dump_callback(reply, add_bytes, out, JSON_COMPACT) == 0);
+	CHECK(json_dump_callback(reply, add_bytes, out, JSON_COMPACT | JSON_REAL_PRECISION(15)) == 0);
 	json_decref(reply);
 }

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Standard input, output and signals as a member of a pipe has them. */
+#ifndef FALCON_CLIENT_CONSOLE_H
+#define FALCON_CLIENT_CONSOLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/mem.h"
+#include "client/falcon.h"
+
+/* A message on standard error, with the program's name in front. */
+void console_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* All of standard input to the end of b. 0, or -1 and it has been said. */
+int console_read(struct buf *b);
+
+/*
+ * A prompt: the argument (or NULL), standard input, or both joined by one newline if neither is empty. One trailing newline
+ * of standard input is removed. A terminal is not read when there is an argument.
+ */
+int console_prompt(const char *argument, struct buf *b);
+
+/* A JSON array of token ids. 0, or -1 and it has been said. */
+int console_ids(const char *json, size_t length, struct ids *ret);
+
+/* Writes and flushes. 0, or -1: the reader has gone, or it has been said what is wrong; look at console_broken(). */
+int console_write(const void *bytes, size_t length);
+int console_write_ids(const int32_t *ids, size_t n); /* [1,2,3] and a newline */
+bool console_broken(void);                           /* the reader of standard output has gone */
+void console_end_line(void);                         /* on a terminal: a newline if the last line has none */
+
+/*
+ * From here on SIGINT, SIGTERM and SIGHUP and a reader that goes away interrupt the connection's calls. console_signal() says
+ * which signal has come, 0 for none.
+ */
+void console_watch(struct falcon *f);
+int console_signal(void);
+
+#endif

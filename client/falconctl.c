@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * falconctl: the command line. Text on standard output and nothing else; messages on standard error; exit 0, 1 failed,
+ * 2 usage, 3 no daemon, 130 interrupted.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "client/command.h"
+#include "client/console.h"
+#include "config.h"
+
+const struct command *const commands[] = {
+	&command_generate, &command_tokenize, &command_detokenize, &command_score,  &command_sessions,
+	&command_fork,     &command_drop,     &command_status,     &command_help,
+};
+const unsigned n_commands = sizeof commands / sizeof *commands;
+
+static const struct command *find_command(const char *name)
+{
+	for (unsigned i = 0; i < n_commands; i++)
+		if (strcmp(commands[i]->name, name) == 0)
+			return commands[i];
+	return NULL;
+}
+
+static void print_usage(void)
+{
+	printf("falconctl [-s URL] [--wait S] COMMAND [ARGUMENT]...\n\nTalks to falcond, which serves a Falcon language model.\n\n");
+	for (unsigned i = 0; i < n_commands; i++)
+		printf("  %-12s %s\n", commands[i]->name, commands[i]->help);
+	printf("\n'falconctl help COMMAND' shows its options. Exit status: 0, 1 failed, 2 usage, 3 no daemon, 130 interrupted.\n");
+}
+
+static int help(const struct arguments *a)
+{
+	if (a->n_positional == 0) {
+		print_usage();
+		return COMMAND_OK;
+	}
+	const struct command *c = find_command(a->positional[0]);
+	if (c == NULL)
+		return options_refuse("no command '%s'; see 'falconctl help'", a->positional[0]);
+	options_help(c);
+	return COMMAND_OK;
+}
+
+const struct command command_help = {
+	.name = "help", .synopsis = "[COMMAND]", .help = "Shows the commands, or the options of one", .max_positional = 1, .run = help};
+
+struct falcon *command_connect(const struct arguments *a)
+{
+	struct falcon_error e;
+	struct falcon *f = falcon_open(a->url, a->wait_ms, &e);
+	if (f == NULL)
+		command_fail(&e);
+	return f;
+}
+
+int command_fail(const struct falcon_error *e)
+{
+	console_say("%s%s%s%s", e->message, e->hint[0] ? " (" : "", e->hint, e->hint[0] ? ")" : "");
+	return strcmp(e->code, "no_daemon") == 0 ? COMMAND_NO_DAEMON : COMMAND_FAILED;
+}
+
+int main(int argc, char **argv)
+{
+	struct arguments a = {0};
+	int used = 0;
+	signal(SIGPIPE, SIG_IGN);
+	if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+		printf("falconctl %s\n", PACKAGE_VERSION);
+		return COMMAND_OK;
+	}
+	int rc = options_parse(NULL, argc - 1, argv + 1, &a, &used);
+	if (rc != 0)
+		return rc;
+	if (options_has(&a, "help")) {
+		print_usage();
+		return COMMAND_OK;
+	}
+	if (used == argc - 1)
+		return options_refuse("expected a command; see 'falconctl help'");
+	const struct command *c = find_command(argv[1 + used]);
+	if (c == NULL)
+		return options_refuse("no command '%s'; see 'falconctl help'", argv[1 + used]);
+	int rest = 2 + used;
+	rc = options_parse(c, argc - rest, argv + rest, &a, &used);
+	if (rc != 0)
+		return rc;
+	if (options_has(&a, "help")) {
+		options_help(c);
+		return COMMAND_OK;
+	}
+	return c->run(&a);
+}

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sessions: making them, reading on by cursor, ending them. Every reply is checked before anything is taken from it. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/connection.h"
+
+/* The count of that name, 0 .. 2^32-1. 0 or -1. */
+static int count_of(const json_t *reply, const char *name, uint32_t *ret)
+{
+	const json_t *v = json_object_get(reply, name);
+	if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > UINT32_MAX)
+		return -1;
+	*ret = (uint32_t)json_integer_value(v);
+	return 0;
+}
+
+static int session_of(const json_t *reply, struct falcon_run *run)
+{
+	const json_t *v = json_object_get(reply, "session");
+	if (!json_is_string(v) || json_string_length(v) == 0 || json_string_length(v) >= sizeof run->session)
+		return -1;
+	snprintf(run->session, sizeof run->session, "%s", json_string_value(v));
+	return 0;
+}
+
+static int start_run(struct falcon *f, const char *op, json_t *request, struct falcon_run *ret, struct falcon_error *e)
+{
+	json_t *reply;
+	struct falcon_run run = {0};
+	if (client_call(f, op, request, &reply, e) < 0)
+		return -1;
+	const json_t *seed = json_object_get(reply, "seed");
+	if (session_of(reply, &run) < 0 || count_of(reply, "cursor", &run.cursor) < 0 ||
+	    count_of(reply, "n_given", &run.n_given) < 0 || count_of(reply, "n_cached", &run.n_cached) < 0 || !json_is_integer(seed))
+		return client_bad_reply(f, op, e);
+	run.seed = (uint64_t)json_integer_value(seed);
+	*ret = run;
+	return 0;
+}
+
+int falcon_generate(struct falcon *f, struct falcon_request *r, struct falcon_run *ret, struct falcon_error *e)
+{
+	json_t *request = client_fields(r, e);
+	if (request == NULL)
+		return -1;
+	json_object_set_new(request, "request_id", json_string(client_request_id(r)));
+	return start_run(f, "generate", request, ret, e);
+}
+
+int falcon_append(struct falcon *f, const char *session, uint32_t at, struct falcon_request *r, struct falcon_run *ret,
+		  struct falcon_error *e)
+{
+	json_t *request = client_fields(r, e);
+	if (request == NULL)
+		return -1;
+	json_object_set_new(request, "session", json_string(session));
+	json_object_set_new(request, "at", json_integer(at));
+	return start_run(f, "append", request, ret, e);
+}
+
+static int ids_of(const json_t *reply, struct ids *list)
+{
+	size_t n = json_array_size(reply);
+	for (size_t i = 0; i < n; i++) {
+		const json_t *id = json_array_get(reply, i);
+		if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX)
+			return -1;
+		ids_add(list, (int32_t)json_integer_value(id));
+	}
+	return 0;
+}
+
+/* One base64 character's six bits, or -1. */
+static int bits_of(char c)
+{
+	if (c >= 'A' && c <= 'Z')
+		return c - 'A';
+	if (c >= 'a' && c <= 'z')
+		return c - 'a' + 26;
+	if (c >= '0' && c <= '9')
+		return c - '0' + 52;
+	return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+/* RFC 4648's base64 with padding: the bytes' number, or -1. out has room for 3 bytes each 4 characters. */
+static ptrdiff_t base64_decode(const char *text, size_t length, uint8_t *out)
+{
+	if (length % 4 != 0)
+		return -1;
+	uint8_t *at = out;
+	for (size_t i = 0; i < length; i += 4) {
+		bool last = i + 4 == length;
+		unsigned pad = last && text[i + 3] == '=' ? 1 + (text[i + 2] == '=') : 0;
+		uint32_t word = 0;
+		for (unsigned j = 0; j < 4; j++) {
+			int bits = j >= 4 - pad ? 0 : bits_of(text[i + j]);
+			if (bits < 0)
+				return -1;
+			word = word << 6 | (uint32_t)bits;
+		}
+		for (unsigned j = 0; j < 3 - pad; j++)
+			*at++ = (uint8_t)(word >> (16 - 8 * j));
+	}
+	return at - out;
+}
+
+/* Logits of a score's reply: base64 of little-endian float32, whole rows of the vocabulary. */
+static int rows_of(struct falcon *f, const json_t *rows, struct falcon_piece *piece)
+{
+	size_t length = json_string_length(rows), row = falcon_hello(f)->vocab * sizeof(float);
+	if (!json_is_string(rows) || row == 0)
+		return -1;
+	uint8_t *bytes = xmalloc(length / 4 * 3 + 1);
+	ptrdiff_t n = base64_decode(json_string_value(rows), length, bytes);
+	if (n < 0 || (size_t)n % row != 0) {
+		free(bytes);
+		return -1;
+	}
+	for (ptrdiff_t i = 0; i < n; i += 4) {
+		uint32_t bits = bytes[i] | (uint32_t)bytes[i + 1] << 8 | (uint32_t)bytes[i + 2] << 16 | (uint32_t)bytes[i + 3] << 24;
+		memcpy(bytes + i, &bits, sizeof bits);
+	}
+	piece->rows = client_results(f)->rows = (float *)(void *)bytes;
+	piece->n_rows = (size_t)n / row;
+	return 0;
+}
+
+/* What a score's reply has beside the cursor. */
+static int scores_of(struct falcon *f, const json_t *reply, struct falcon_piece *piece)
+{
+	const json_t *logprobs = json_object_get(reply, "logprobs"), *rows = json_object_get(reply, "rows");
+	if (!json_is_array(logprobs))
+		return -1;
+	size_t n = json_array_size(logprobs);
+	double *values = client_results(f)->logprobs = xcalloc(n + 1, sizeof *values);
+	for (size_t i = 0; i < n; i++) {
+		const json_t *v = json_array_get(logprobs, i);
+		if (!json_is_number(v) && !json_is_null(v))
+			return -1;
+		values[i] = json_is_number(v) ? json_number_value(v) : (double)NAN;
+	}
+	piece->logprobs = values;
+	piece->n_logprobs = n;
+	return rows == NULL || json_is_null(rows) ? 0 : rows_of(f, rows, piece);
+}
+
+int falcon_next(struct falcon *f, const char *session, uint32_t *cursor, uint32_t wait_ms, struct falcon_piece *ret,
+		struct falcon_error *e)
+{
+	json_t *reply, *request = json_pack("{s:s,s:I,s:I}", "session", session, "cursor", (json_int_t)*cursor, "wait_ms",
+					    (json_int_t)wait_ms);
+	struct falcon_piece piece = {.text = "", .first = *cursor};
+	uint32_t behind;
+	if (request == NULL)
+		return client_error(e, "bad_request", "the session's name is not UTF-8");
+	if (client_call(f, "next", request, &reply, e) < 0)
+		return -1;
+	const json_t *done = json_object_get(reply, "done"), *text = json_object_get(reply, "text");
+	const json_t *finish = json_object_get(reply, "finish"), *ids = json_object_get(reply, "ids");
+	if (count_of(reply, "cursor", &behind) < 0 || !json_is_boolean(done))
+		return client_bad_reply(f, "next", e);
+	if (json_object_get(reply, "logprobs") != NULL) {
+		if (scores_of(f, reply, &piece) < 0)
+			return client_bad_reply(f, "next", e);
+	} else {
+		struct ids *list = &client_results(f)->ids;
+		if (!json_is_array(ids) || !json_is_string(text) || ids_of(ids, list) < 0)
+			return client_bad_reply(f, "next", e);
+		piece.text = json_string_value(text);
+		piece.text_length = json_string_length(text);
+		piece.ids = list->data;
+		piece.n_ids = list->length;
+	}
+	piece.done = json_is_true(done);
+	if (json_is_string(finish))
+		snprintf(piece.finish, sizeof piece.finish, "%s", json_string_value(finish));
+	*cursor = behind;
+	*ret = piece;
+	return 0;
+}
+
+/* An operation that has a session's name and nothing else. */
+static int call_on(struct falcon *f, const char *op, const char *session, json_t **ret, struct falcon_error *e)
+{
+	json_t *request = json_pack("{s:s}", "session", session);
+	if (request == NULL)
+		return client_error(e, "bad_request", "the session's name is not UTF-8");
+	return client_call(f, op, request, ret, e);
+}
+
+int falcon_cancel(struct falcon *f, const char *session, uint32_t *ret_cursor, struct falcon_error *e)
+{
+	json_t *reply;
+	uint32_t cursor;
+	if (call_on(f, "cancel", session, &reply, e) < 0)
+		return -1;
+	if (count_of(reply, "cursor", &cursor) < 0)
+		return client_bad_reply(f, "cancel", e);
+	if (ret_cursor != NULL)
+		*ret_cursor = cursor;
+	return 0;
+}
+
+int falcon_drop(struct falcon *f, const char *session, bool *ret_dropped, struct falcon_error *e)
+{
+	json_t *reply;
+	if (call_on(f, "drop", session, &reply, e) < 0)
+		return -1;
+	const json_t *dropped = json_object_get(reply, "dropped");
+	if (!json_is_boolean(dropped))
+		return client_bad_reply(f, "drop", e);
+	if (ret_dropped != NULL)
+		*ret_dropped = json_is_true(dropped);
+	return 0;
+}
+
+int falcon_fork(struct falcon *f, const char *session, struct falcon_request *r, struct falcon_run *ret, struct falcon_error *e)
+{
+	json_t *reply, *request = client_fields(r, e);
+	struct falcon_run run = {0};
+	if (request == NULL)
+		return -1;
+	json_object_set_new(request, "session", json_string(session));
+	json_object_set_new(request, "request_id", json_string(client_request_id(r)));
+	if (client_call(f, "fork", request, &reply, e) < 0)
+		return -1;
+	if (session_of(reply, &run) < 0 || count_of(reply, "cursor", &run.cursor) < 0)
+		return client_bad_reply(f, "fork", e);
+	*ret = run;
+	return 0;
+}
+
+int falcon_score(struct falcon *f, struct falcon_request *r, struct falcon_run *ret, uint32_t *ret_n_tokens, struct falcon_error *e)
+{
+	json_t *reply, *request = client_fields(r, e);
+	struct falcon_run run = {0};
+	uint32_t n_tokens;
+	if (request == NULL)
+		return -1;
+	json_object_set_new(request, "request_id", json_string(client_request_id(r)));
+	if (client_call(f, "score", request, &reply, e) < 0)
+		return -1;
+	if (session_of(reply, &run) < 0 || count_of(reply, "n_tokens", &n_tokens) < 0)
+		return client_bad_reply(f, "score", e);
+	*ret = run;
+	*ret_n_tokens = n_tokens;
+	return 0;
+}
+
+int falcon_tokenize(struct falcon *f, const char *text, size_t length, bool special, const int32_t **ret_ids, size_t *ret_n,
+		    struct falcon_error *e)
+{
+	json_t *reply, *string = json_stringn(text, length);
+	if (string == NULL) {
+		client_error(e, "bad_request", "the text is not UTF-8");
+		client_hint(e, "convert it first, with iconv for instance");
+		return -1;
+	}
+	if (client_call(f, "tokenize", json_pack("{s:o,s:b}", "text", string, "special", special), &reply, e) < 0)
+		return -1;
+	struct ids *list = &client_results(f)->ids;
+	const json_t *ids = json_object_get(reply, "ids");
+	if (!json_is_array(ids) || ids_of(ids, list) < 0)
+		return client_bad_reply(f, "tokenize", e);
+	*ret_ids = list->data;
+	*ret_n = list->length;
+	return 0;
+}
+
+int falcon_detokenize(struct falcon *f, const int32_t *ids, size_t n, const char **ret_text, size_t *ret_length,
+		      struct falcon_error *e)
+{
+	json_t *reply, *array = json_array();
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(array, json_integer(ids[i]));
+	if (client_call(f, "detokenize", json_pack("{s:o}", "ids", array), &reply, e) < 0)
+		return -1;
+	const json_t *text = json_object_get(reply, "text");
+	if (!json_is_string(text))
+		return client_bad_reply(f, "detokenize", e);
+	*ret_text = json_string_value(text);
+	*ret_length = json_string_length(text);
+	return 0;
+}
+
+/* The reply to an operation without fields, as text. */
+static int call_for_text(struct falcon *f, const char *op, const char **ret, struct falcon_error *e)
+{
+	json_t *reply;
+	if (client_call(f, op, json_object(), &reply, e) < 0)
+		return -1;
+	struct buf *text = &client_results(f)->text;
+	char *json = json_dumps(reply, JSON_COMPACT);
+	if (json == NULL)
+		return client_bad_reply(f, op, e);
+	buf_add(text, json, strlen(json));
+	free(json);
+	*ret = text->data;
+	return 0;
+}
+
+int falcon_sessions(struct falcon *f, const char **ret_json, struct falcon_error *e)
+{
+	return call_for_text(f, "sessions", ret_json, e);
+}
+
+int falcon_status(struct falcon *f, const char **ret_json, struct falcon_error *e)
+{
+	return call_for_text(f, "status", ret_json, e);
+}
