@@ -6,7 +6,6 @@
 #ifndef FALCON_TESTS_KERNELS_COMPARE_H
 #define FALCON_TESTS_KERNELS_COMPARE_H
 
-#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include <cmocka.h> /* needs what stands above */
 
 #include "base/f16.h"
 
