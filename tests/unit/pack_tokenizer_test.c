@@ -56,7 +56,7 @@ static void both_kinds_of_file_give_the_same_tables(void **state)
 {
 	(void)state;
 	size_t n_json, n_gguf;
-	void *json = read_file("tests/golden/falcon-tales-tokenizer.json", &n_json), *gguf = read_file("models/falcon-tales.Q8_0.gguf", &n_gguf);
+	void *json = read_file("tests/golden/falcon-tales/tokenizer.json", &n_json), *gguf = read_file("models/falcon-tales.Q8_0.gguf", &n_gguf);
 	struct buf a = {0}, b = {0};
 	struct err e = {0};
 	assert_int_equal(tokenizer_json_blob(json, n_json, &a, &e), 0);

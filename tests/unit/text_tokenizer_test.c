@@ -21,7 +21,7 @@
 
 static struct tokenizer *tales(enum weights_pre pre)
 {
-	return blob_tokenizer(vectors_path("falcon-tales-tokenizer.json"), pre);
+	return blob_tokenizer(vectors_path("falcon-tales/tokenizer.json"), pre);
 }
 
 static void every_presplit_gives_the_reference_ids(void **state)
