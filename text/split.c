@@ -18,14 +18,23 @@
 #include "base/check.h"
 
 #define SPACE "\\t-\\r\\x{85}\\p{Z}"
-#define PUNCTUATION "\\p{P}$+<=>^`|~" /* P and the ASCII symbols that are punctuation in C */
+/*
+ * Punctuation as the reference's splitter knows it: that of Unicode 8, and the ASCII symbols that are punctuation in C. LATER
+ * became punctuation in Unicode 9 to 14, two characters ceased to be; elsewhere the reference goes by a recent version.
+ */
+#define PUNCTUATION "\\p{P}$+<=>^`|~\\x{166d}\\x{111c9}"
+#define LATER "\\x{61d}\\x{9fd}\\x{a76}\\x{c77}\\x{c84}\\x{1b7d}\\x{1b7e}\\x{2e43}-\\x{2e4f}\\x{2e52}-\\x{2e5d}\\x{10ead}" \
+	"\\x{10f55}-\\x{10f59}\\x{10f86}-\\x{10f89}\\x{1144b}-\\x{1144f}\\x{1145a}\\x{1145b}\\x{1145d}\\x{11660}-\\x{1166c}" \
+	"\\x{116b9}\\x{1183b}\\x{11944}-\\x{11946}\\x{119e2}\\x{11a3f}-\\x{11a46}\\x{11a9a}-\\x{11a9c}\\x{11a9e}-\\x{11aa2}" \
+	"\\x{11c41}-\\x{11c45}\\x{11c70}\\x{11c71}\\x{11ef7}\\x{11ef8}\\x{11fff}\\x{12ff1}\\x{12ff2}\\x{16e97}-\\x{16e9a}" \
+	"\\x{16fe2}\\x{1e95e}\\x{1e95f}"
 #define CONTRACTION "'(?:[stmd]|re|ve|ll)"
 
 static const char *const patterns[WEIGHTS_PRES] = {
-	/* runs of punctuation are isolated first, then GPT-2's pattern */
-	[WEIGHTS_PRE_FALCON] = "[" PUNCTUATION "]+"
-		"| ?\\p{L}+| ?\\p{N}+| ?[^" SPACE "\\p{L}\\p{N}" PUNCTUATION "]+"
-		"|[" SPACE "]+(?![^" SPACE PUNCTUATION "])|[" SPACE "]+",
+	/* runs of punctuation are isolated first, then GPT-2's pattern; ++: a group's repeats must not pile up on a stack */
+	[WEIGHTS_PRE_FALCON] = "(?:(?![" LATER "])[" PUNCTUATION "])++"
+		"| ?\\p{L}+| ?\\p{N}+| ?(?:[^" SPACE "\\p{L}\\p{N}" PUNCTUATION "]|[" LATER "])++"
+		"|[" SPACE "]+(?![^" SPACE PUNCTUATION "]|[" LATER "])|[" SPACE "]+",
 	[WEIGHTS_PRE_GPT2] = CONTRACTION "| ?\\p{L}+| ?\\p{N}+| ?[^" SPACE "\\p{L}\\p{N}]+"
 		"|[" SPACE "]+(?![^" SPACE "])|[" SPACE "]+",
 	/* each number character is isolated first */
@@ -46,6 +55,11 @@ int split_init(struct split *s, uint32_t pre, struct err *e)
 	s->code = pcre2_compile((PCRE2_SPTR)patterns[pre], PCRE2_ZERO_TERMINATED,
 				PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_NO_UTF_CHECK, &error, &offset, NULL);
 	CHECK(s->code != NULL);
+	/* All patterns are linear, so that PCRE2's limits on work would only refuse long pieces. */
+	s->limits = pcre2_match_context_create(NULL);
+	CHECK(s->limits != NULL);
+	pcre2_set_match_limit(s->limits, UINT32_MAX);
+	pcre2_set_heap_limit(s->limits, UINT32_MAX);
 	/* Where a process may not map executable memory this fails, and pcre2_match() interprets the pattern. */
 	(void)pcre2_jit_compile(s->code, PCRE2_JIT_COMPLETE);
 	s->digit_bytes = pre == WEIGHTS_PRE_FALCON;
@@ -55,7 +69,9 @@ int split_init(struct split *s, uint32_t pre, struct err *e)
 void split_done(struct split *s)
 {
 	pcre2_code_free(s->code);
+	pcre2_match_context_free(s->limits);
 	s->code = NULL;
+	s->limits = NULL;
 }
 
 /* 0: no number in the byte alphabet, 1: one of B2 B3 B9 BC BD BE, 2: an ASCII digit. */
@@ -96,8 +112,10 @@ int split_text(const struct split *s, pcre2_match_data *match, const char *text,
 {
 	const size_t *bounds = pcre2_get_ovector_pointer(match);
 	for (size_t at = 0; at < length; at = bounds[1]) {
+		int found = pcre2_match(s->code, (PCRE2_SPTR)text, length, at, PCRE2_NO_UTF_CHECK, match, s->limits);
+		if (found < 0 && found != PCRE2_ERROR_NOMATCH)
+			return -E2BIG;
 		/* Every character is in one of the alternatives, and none is empty. */
-		int found = pcre2_match(s->code, (PCRE2_SPTR)text, length, at, PCRE2_NO_UTF_CHECK, match, NULL);
 		CHECK(found > 0 && bounds[0] == at && bounds[1] > at);
 		size_t n = bounds[1] - at;
 		int r = s->digit_bytes ? cut_digits(text + at, n, take, context) : take(context, text + at, n);

@@ -12,8 +12,10 @@
 #include "shm/weights.h"
 
 struct split {
-	pcre2_code *code;  /* matches one piece at the offset it is given; shared by all threads */
-	bool digit_bytes;  /* then cut each piece at digits, as split.c says */
+	/* shared by all threads */
+	pcre2_code *code;             /* matches one piece at the offset it is given */
+	pcre2_match_context *limits;
+	bool digit_bytes;             /* then cut each piece at digits, as split.c says */
 };
 
 /* Takes one piece, never empty. Nonzero ends the split and is returned by split_text. */
@@ -25,7 +27,8 @@ void split_done(struct split *s);
 
 /*
  * Hands the pieces of text, which is valid UTF-8, to `take` in order; together they are the text. `match` is the caller's
- * (room for one pair) and no other thread's meanwhile. 0 or what `take` returned.
+ * (room for one pair) and no other thread's meanwhile. 0, what `take` returned, or -E2BIG for a piece that is beyond what PCRE2
+ * can match (hundreds of megabytes).
  */
 int split_text(const struct split *s, pcre2_match_data *match, const char *text, size_t length, split_take *take,
 	void *context);

@@ -301,6 +301,8 @@ static int encode_plain(struct encoding *c, const char *text, size_t length)
 			r = split_text(&c->t->split, c->match, text, n, encode_piece, c);
 		else
 			r = encode_piece(c, text, n = 1);
+		if (r == -E2BIG)
+			r = err_set(c->e, -EINVAL, "tokenizer: a run of one kind of characters is too long to be matched");
 		text += n;
 		length -= n;
 	}
