@@ -229,6 +229,14 @@ void rig_expect(struct rig *r, uint32_t slot, enum board_is is)
 		wait_once(r, start, "the engine's answer");
 }
 
+void rig_expect_taken(struct rig *r, uint32_t slot)
+{
+	struct board_words *w = &r->board.words[slot];
+	uint64_t start = clock_ns();
+	while (board_run(atomic_load_explicit(&w->is, memory_order_acquire)) != board_run(w->want))
+		wait_once(r, start, "a run to be taken");
+}
+
 enum board_reason rig_finish(struct rig *r, uint32_t slot)
 {
 	rig_expect(r, slot, BOARD_DONE);

@@ -68,6 +68,8 @@ void rig_want(struct rig *r, uint32_t slot, enum board_want want); /* of the slo
 
 /* Waits until `is` of the current run says this. */
 void rig_expect(struct rig *r, uint32_t slot, enum board_is is);
+/* Waits until `is` names the current run, whatever it says. */
+void rig_expect_taken(struct rig *r, uint32_t slot);
 /* Waits until the run is DONE: its reason. */
 enum board_reason rig_finish(struct rig *r, uint32_t slot);
 /* Waits until the slot has this many tokens. */

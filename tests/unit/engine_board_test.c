@@ -216,6 +216,63 @@ static void bad_page_tables_end_their_own_run_alone(void **state)
 	assert_int_equal(rig_finish(r, 0), BOARD_LENGTH);
 }
 
+static uint32_t next_random(uint32_t *seed)
+{
+	*seed ^= *seed << 13;
+	*seed ^= *seed >> 17;
+	*seed ^= *seed << 5;
+	return *seed;
+}
+
+/* Spoils a record, its first tokens and its words at random, but names no page that belongs to somebody else. */
+static void damage(struct rig *r, uint32_t slot, uint32_t *seed)
+{
+	uint8_t *record = (void *)board_record(&r->board, slot);
+	for (uint32_t n = next_random(seed) % 4; n > 0; n--)
+		record[next_random(seed) % 232] ^= (uint8_t)(1u << next_random(seed) % 8);
+	if (next_random(seed) % 4 == 0)
+		board_log(&r->board, slot)[next_random(seed) % PROMPT] = (int32_t)next_random(seed);
+	if (next_random(seed) % 4 == 0)
+		board_table(&r->board, slot)[next_random(seed) % 2] = r->n_pages + next_random(seed) % 1000;
+	if (next_random(seed) % 4 == 0)
+		r->board.words[slot].n_pages = next_random(seed) % 5;
+	if (next_random(seed) % 4 == 0)
+		r->board.words[slot].rows_until = next_random(seed);
+}
+
+static void random_damage_to_a_slot_harms_no_other(void **state)
+{
+	struct rig *r = *state;
+	struct rig_run good = run_of(60), spoilt = run_of(6);
+	uint32_t seed = 1795567;
+	rig_begin(r, 0, &good);
+	rig_finish(r, 0);
+	spoilt.pages = 4;
+	rig_write(r, 2, &spoilt);
+	uint32_t own[4];
+	memcpy(own, board_table(&r->board, 2), sizeof own);
+	good.keep = spoilt.keep = true;
+	int refused = 0;
+	for (int round = 0; round < 60; round++) {
+		if (round % 20 == 0)
+			rig_begin(r, 1, &good);
+		rig_write(r, 2, &spoilt);
+		memcpy(board_table(&r->board, 2), own, sizeof own);
+		damage(r, 2, &seed);
+		rig_publish(r, 2);
+		rig_expect_taken(r, 2);
+		refused += r->board.words[2].is == board_word(board_run(r->board.words[2].want), BOARD_DONE) &&
+			   r->board.words[2].reason == BOARD_ERROR;
+		rig_want(r, 2, BOARD_CLOSE);
+		rig_expect(r, 2, BOARD_CLOSED);
+		if (round % 20 == 19) {
+			assert_int_equal(rig_finish(r, 1), BOARD_LENGTH);
+			assert_memory_equal(board_log(&r->board, 1), board_log(&r->board, 0), (PROMPT + 60) * sizeof(int32_t));
+		}
+	}
+	assert_in_range(refused, 10, 59); /* some of it goes unnoticed */
+}
+
 /* Takes everything out of the ring and gives credit up to `until`; returns how many positions it heard of. */
 static uint32_t drain(struct rig *r, uint32_t slot, uint32_t until, float *logprobs, float *logits)
 {
@@ -430,6 +487,7 @@ int main(void)
 		ON_RIG(a_run_ends_where_the_context_does),
 		ON_RIG(bad_records_end_their_own_run_alone),
 		ON_RIG(bad_page_tables_end_their_own_run_alone),
+		ON_RIG(random_damage_to_a_slot_harms_no_other),
 		ON_RIG(a_score_run_says_every_position_within_its_credit),
 		ON_RIG(a_score_run_longer_than_the_ring_waits_for_falcond_to_take_its_rows),
 		cmocka_unit_test(a_dense_model_runs_with_either_product_inside_the_cage),
