@@ -24,6 +24,10 @@
 #include "kernels/kernels.h"
 #include "shm/pages.h"
 
+#ifdef __clang__ /* has no ivdep, and checks for overlap as it runs */
+#pragma clang diagnostic ignored "-Wunknown-pragmas"
+#endif
+
 enum { LANES = 16 };
 
 /* Folds lanes by halves: j and j + 8, then j + 4, j + 2, j + 1. */
