@@ -10,7 +10,7 @@
 
 #include "kernels/matmul.h"
 
-enum { TILE = 6, PANEL = 256, PANEL_FROM = 12 };
+enum { TILE = 6, FEW = 2, PANEL = 256, PANEL_FROM = 12 };
 
 #define INLINE static inline __attribute__((always_inline))
 /* Loops over a tile's registers: unrolled whole, or the arrays would live in memory. */
@@ -33,70 +33,97 @@ INLINE __m256i row_mask(uint32_t rows)
 	return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)rows), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
-INLINE void tile(const uint8_t *strip, uint32_t type, const float *x, size_t ldx, const uint32_t tokens, uint32_t n, float *out,
-		 size_t ldo, uint32_t rows, bool more)
+/* n columns of neighbouring strips that stand stride bytes apart; the last has `rows` rows to be written. */
+struct columns {
+	const uint8_t *strip;
+	uint64_t stride;
+	uint32_t type, n, rows;
+};
+
+/* Sums of strips x tokens: two registers each, out in rows of ldo. */
+INLINE void tile(struct columns w, const uint32_t strips, const float *x, size_t ldx, const uint32_t tokens, float *out, size_t ldo,
+		 bool more)
 {
-	const __m256i low = row_mask(rows), high = row_mask(rows > 8 ? rows - 8 : 0);
-	__m256 f[TILE], g[TILE];
+	const __m256i full = _mm256_set1_epi32(-1);
+	const __m256i mask[2] = {row_mask(w.rows), row_mask(w.rows > 8 ? w.rows - 8 : 0)};
+	__m256 f[2 * FEW][TILE];
 	UNROLL
-	for (uint32_t i = 0; i < tokens; i++) {
-		f[i] = more ? _mm256_maskload_ps(out + i * ldo, low) : _mm256_setzero_ps();
-		g[i] = more ? _mm256_maskload_ps(out + i * ldo + 8, high) : _mm256_setzero_ps();
-	}
-	for (uint32_t c = 0; c < n; c++) {
-		__m256 a = column(strip, type, c, 0), b = column(strip, type, c, 1);
+	for (uint32_t h = 0; h < 2 * strips; h++)
 		UNROLL
-		for (uint32_t i = 0; i < tokens; i++) {
-			__m256 y = _mm256_broadcast_ss(x + i * ldx + c);
-			f[i] = _mm256_fmadd_ps(a, y, f[i]);
-			g[i] = _mm256_fmadd_ps(b, y, g[i]);
+		for (uint32_t i = 0; i < tokens; i++)
+			f[h][i] = more ? _mm256_maskload_ps(out + i * ldo + h * 8, h + 2 < 2 * strips ? full : mask[h % 2])
+				       : _mm256_setzero_ps();
+	for (uint32_t c = 0; c < w.n; c++) {
+		UNROLL
+		for (uint32_t s = 0; s < strips; s++) {
+			__m256 a = column(w.strip + s * w.stride, w.type, c, 0), b = column(w.strip + s * w.stride, w.type, c, 1);
+			UNROLL
+			for (uint32_t i = 0; i < tokens; i++) {
+				__m256 y = _mm256_broadcast_ss(x + i * ldx + c);
+				f[2 * s][i] = _mm256_fmadd_ps(a, y, f[2 * s][i]);
+				f[2 * s + 1][i] = _mm256_fmadd_ps(b, y, f[2 * s + 1][i]);
+			}
 		}
 	}
 	UNROLL
-	for (uint32_t i = 0; i < tokens; i++) {
-		_mm256_maskstore_ps(out + i * ldo, low, f[i]);
-		_mm256_maskstore_ps(out + i * ldo + 8, high, g[i]);
+	for (uint32_t h = 0; h < 2 * strips; h++)
+		UNROLL
+		for (uint32_t i = 0; i < tokens; i++)
+			_mm256_maskstore_ps(out + i * ldo + h * 8, h + 2 < 2 * strips ? full : mask[h % 2], f[h][i]);
+}
+
+/* One strip, any number of tokens; FEW strips for one to three, which would not hide an FMA's latency alone. */
+INLINE void tokens_of(struct columns w, const uint32_t strips, const float *x, size_t ldx, uint32_t tokens, float *out, size_t ldo,
+		      bool more)
+{
+	uint32_t t = 0;
+	for (; strips == 1 && t + TILE <= tokens; t += TILE)
+		tile(w, 1, x + t * ldx, ldx, TILE, out + t * ldo, ldo, more);
+	if (strips == 1 && t + 4 <= tokens) {
+		tile(w, 1, x + t * ldx, ldx, 4, out + t * ldo, ldo, more);
+		t += 4;
+	}
+	x += t * ldx;
+	out += t * ldo;
+	switch (tokens - t) {
+	case 3: tile(w, strips, x, ldx, 3, out, ldo, more); break;
+	case 2: tile(w, strips, x, ldx, 2, out, ldo, more); break;
+	case 1: tile(w, strips, x, ldx, 1, out, ldo, more); break;
 	}
 }
 
-INLINE void tokens_of(const uint8_t *strip, uint32_t type, const float *x, size_t ldx, uint32_t tokens, uint32_t n, float *out,
-		      size_t ldo, uint32_t rows, bool more)
+/* Widens a panel into f32 columns. */
+INLINE struct columns widen(struct columns w, float *panel)
 {
-	uint32_t t = 0;
-	for (; t + TILE <= tokens; t += TILE)
-		tile(strip, type, x + t * ldx, ldx, TILE, n, out + t * ldo, ldo, rows, more);
-	for (; t + 2 <= tokens; t += 2)
-		tile(strip, type, x + t * ldx, ldx, 2, n, out + t * ldo, ldo, rows, more);
-	for (; t < tokens; t++)
-		tile(strip, type, x + t * ldx, ldx, 1, n, out + t * ldo, ldo, rows, more);
-}
-
-INLINE void widen(const uint8_t *strip, uint32_t type, uint32_t n, float *panel)
-{
-	for (uint32_t c = 0; c < n; c++)
+	for (uint32_t c = 0; c < w.n; c++)
 		UNROLL
 		for (int h = 0; h < 2; h++)
-			_mm256_store_ps(panel + (size_t)c * WEIGHTS_STRIP + h * 8, column(strip, type, c, h));
+			_mm256_store_ps(panel + (size_t)c * WEIGHTS_STRIP + h * 8, column(w.strip, w.type, c, h));
+	w.strip = (const uint8_t *)panel;
+	w.type = WEIGHTS_F32;
+	return w;
 }
 
 INLINE void product(const struct kernels_matrix *m, uint32_t type, uint32_t strip, uint32_t n_strips, const float *x, size_t ldx,
 		    uint32_t tokens, float *out, size_t ldo, bool more, float *panel)
 {
-	uint64_t stride = weights_strip_bytes(type, m->cols);
-	bool wide = tokens >= PANEL_FROM && type != WEIGHTS_F32;
-	uint32_t step = tokens >= PANEL_FROM ? PANEL : m->cols;
+	struct columns w = {.stride = weights_strip_bytes(type, m->cols), .type = type};
+	uint32_t step = tokens >= PANEL_FROM ? PANEL : m->cols, end = strip + n_strips, taken;
 	for (uint32_t c = 0; c < m->cols; c += step) {
-		uint32_t n = m->cols - c < step ? m->cols - c : step;
-		for (uint32_t s = strip; s < strip + n_strips; s++) {
-			const uint8_t *w = m->data + s * stride + weights_strip_bytes(type, c);
-			uint32_t left = m->rows - s * WEIGHTS_STRIP, rows = left < WEIGHTS_STRIP ? left : WEIGHTS_STRIP;
+		w.n = m->cols - c < step ? m->cols - c : step;
+		for (uint32_t s = strip; s < end; s += taken) {
+			bool few = tokens < 4 && end - s >= FEW;
+			taken = few ? FEW : 1;
+			uint32_t rows = m->rows - (s + taken - 1) * WEIGHTS_STRIP;
+			w.rows = rows < WEIGHTS_STRIP ? rows : WEIGHTS_STRIP;
+			w.strip = m->data + s * w.stride + weights_strip_bytes(type, c);
 			float *o = out + (size_t)s * WEIGHTS_STRIP;
-			if (wide) {
-				widen(w, type, n, panel);
-				tokens_of((const uint8_t *)panel, WEIGHTS_F32, x + c, ldx, tokens, n, o, ldo, rows, more || c > 0);
-			} else {
-				tokens_of(w, type, x + c, ldx, tokens, n, o, ldo, rows, more || c > 0);
-			}
+			if (few)
+				tokens_of(w, FEW, x + c, ldx, tokens, o, ldo, more || c > 0);
+			else if (tokens >= PANEL_FROM && type != WEIGHTS_F32)
+				tokens_of(widen(w, panel), 1, x + c, ldx, tokens, o, ldo, more || c > 0);
+			else
+				tokens_of(w, 1, x + c, ldx, tokens, o, ldo, more || c > 0);
 		}
 	}
 }

@@ -2,7 +2,7 @@
 /*
  * Dense matrix products by AVX-512: a register holds one column of a strip's 16 rows, and each token adds it times its own
  * activation, broadcast from memory, by one FMA. The order of the columns is the order of the sum, so lanes are rows and the
- * tokens of a tile are what hides the latency. From PANEL_FROM tokens on a panel of columns is widened once into scratch.
+ * tokens of a tile, or several strips, are what hides the latency. From PANEL_FROM tokens on a panel of columns is widened once into scratch.
  */
 #if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__F16C__)
 #error "compile with -mavx512f -mavx512bw -mavx512vl -mavx512dq -mf16c"
@@ -12,7 +12,7 @@
 
 #include "kernels/matmul.h"
 
-enum { TILE = 12, PANEL = 256, PANEL_FROM = 24 };
+enum { TILE = 12, FEW = 4, PANEL = 256, PANEL_FROM = 24 };
 
 #define INLINE static inline __attribute__((always_inline))
 /* Loops over a tile's registers: unrolled whole, or the arrays would live in memory. */
@@ -29,61 +29,89 @@ INLINE __m512 column(const uint8_t *strip, uint32_t type, size_t c)
 	return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
-INLINE void tile(const uint8_t *strip, uint32_t type, const float *x, size_t ldx, const uint32_t tokens, uint32_t n, float *out,
-		 size_t ldo, __mmask16 mask, bool more)
+/* n columns of neighbouring strips that stand stride bytes apart; rows beyond the mask of the last are not written. */
+struct columns {
+	const uint8_t *strip;
+	uint64_t stride;
+	uint32_t type, n;
+	__mmask16 last;
+};
+
+/* Sums of strips x tokens: one register each, out in rows of ldo. */
+INLINE void tile(struct columns w, const uint32_t strips, const float *x, size_t ldx, const uint32_t tokens, float *out, size_t ldo,
+		 bool more)
 {
-	__m512 f[TILE];
+	__m512 f[FEW][TILE];
 	UNROLL
-	for (uint32_t i = 0; i < tokens; i++)
-		f[i] = more ? _mm512_maskz_loadu_ps(mask, out + i * ldo) : _mm512_setzero_ps();
-	for (uint32_t c = 0; c < n; c++) {
-		__m512 w = column(strip, type, c);
+	for (uint32_t s = 0; s < strips; s++)
 		UNROLL
 		for (uint32_t i = 0; i < tokens; i++)
-			f[i] = _mm512_fmadd_ps(w, _mm512_set1_ps(x[i * ldx + c]), f[i]);
+			f[s][i] = more ? _mm512_maskz_loadu_ps(s + 1 < strips ? 0xffff : w.last, out + i * ldo + s * WEIGHTS_STRIP)
+				       : _mm512_setzero_ps();
+	for (uint32_t c = 0; c < w.n; c++) {
+		UNROLL
+		for (uint32_t s = 0; s < strips; s++) {
+			__m512 y = column(w.strip + s * w.stride, w.type, c);
+			UNROLL
+			for (uint32_t i = 0; i < tokens; i++)
+				f[s][i] = _mm512_fmadd_ps(y, _mm512_set1_ps(x[i * ldx + c]), f[s][i]);
+		}
 	}
 	UNROLL
-	for (uint32_t i = 0; i < tokens; i++)
-		_mm512_mask_storeu_ps(out + i * ldo, mask, f[i]);
+	for (uint32_t s = 0; s < strips; s++)
+		UNROLL
+		for (uint32_t i = 0; i < tokens; i++)
+			_mm512_mask_storeu_ps(out + i * ldo + s * WEIGHTS_STRIP, s + 1 < strips ? 0xffff : w.last, f[s][i]);
 }
 
-INLINE void tokens_of(const uint8_t *strip, uint32_t type, const float *x, size_t ldx, uint32_t tokens, uint32_t n, float *out,
-		      size_t ldo, __mmask16 mask, bool more)
+/* One strip, any number of tokens; FEW strips for one to three, which would not hide an FMA's latency alone. */
+INLINE void tokens_of(struct columns w, const uint32_t strips, const float *x, size_t ldx, uint32_t tokens, float *out, size_t ldo,
+		      bool more)
 {
 	uint32_t t = 0;
-	for (; t + TILE <= tokens; t += TILE)
-		tile(strip, type, x + t * ldx, ldx, TILE, n, out + t * ldo, ldo, mask, more);
-	for (; t + 4 <= tokens; t += 4)
-		tile(strip, type, x + t * ldx, ldx, 4, n, out + t * ldo, ldo, mask, more);
-	for (; t < tokens; t++)
-		tile(strip, type, x + t * ldx, ldx, 1, n, out + t * ldo, ldo, mask, more);
+	for (; strips == 1 && t + TILE <= tokens; t += TILE)
+		tile(w, 1, x + t * ldx, ldx, TILE, out + t * ldo, ldo, more);
+	for (; strips == 1 && t + 4 <= tokens; t += 4)
+		tile(w, 1, x + t * ldx, ldx, 4, out + t * ldo, ldo, more);
+	x += t * ldx;
+	out += t * ldo;
+	switch (tokens - t) {
+	case 3: tile(w, strips, x, ldx, 3, out, ldo, more); break;
+	case 2: tile(w, strips, x, ldx, 2, out, ldo, more); break;
+	case 1: tile(w, strips, x, ldx, 1, out, ldo, more); break;
+	}
 }
 
-INLINE void widen(const uint8_t *strip, uint32_t type, uint32_t n, float *panel)
+/* Widens a panel into f32 columns. */
+INLINE struct columns widen(struct columns w, float *panel)
 {
-	for (uint32_t c = 0; c < n; c++)
-		_mm512_store_ps(panel + (size_t)c * WEIGHTS_STRIP, column(strip, type, c));
+	for (uint32_t c = 0; c < w.n; c++)
+		_mm512_store_ps(panel + (size_t)c * WEIGHTS_STRIP, column(w.strip, w.type, c));
+	w.strip = (const uint8_t *)panel;
+	w.type = WEIGHTS_F32;
+	return w;
 }
 
 INLINE void product(const struct kernels_matrix *m, uint32_t type, uint32_t strip, uint32_t n_strips, const float *x, size_t ldx,
 		    uint32_t tokens, float *out, size_t ldo, bool more, float *panel)
 {
-	uint64_t stride = weights_strip_bytes(type, m->cols);
-	bool wide = tokens >= PANEL_FROM && type != WEIGHTS_F32;
-	uint32_t step = tokens >= PANEL_FROM ? PANEL : m->cols;
+	struct columns w = {.stride = weights_strip_bytes(type, m->cols), .type = type};
+	uint32_t step = tokens >= PANEL_FROM ? PANEL : m->cols, end = strip + n_strips, taken;
 	for (uint32_t c = 0; c < m->cols; c += step) {
-		uint32_t n = m->cols - c < step ? m->cols - c : step;
-		for (uint32_t s = strip; s < strip + n_strips; s++) {
-			const uint8_t *w = m->data + s * stride + weights_strip_bytes(type, c);
-			uint32_t rows = m->rows - s * WEIGHTS_STRIP;
-			__mmask16 mask = rows < WEIGHTS_STRIP ? (__mmask16)((1u << rows) - 1) : 0xffff;
+		w.n = m->cols - c < step ? m->cols - c : step;
+		for (uint32_t s = strip; s < end; s += taken) {
+			bool few = tokens < 4 && end - s >= FEW;
+			taken = few ? FEW : 1;
+			uint32_t rows = m->rows - (s + taken - 1) * WEIGHTS_STRIP;
+			w.last = rows < WEIGHTS_STRIP ? (__mmask16)((1u << rows) - 1) : 0xffff;
+			w.strip = m->data + s * w.stride + weights_strip_bytes(type, c);
 			float *o = out + (size_t)s * WEIGHTS_STRIP;
-			if (wide) {
-				widen(w, type, n, panel);
-				tokens_of((const uint8_t *)panel, WEIGHTS_F32, x + c, ldx, tokens, n, o, ldo, mask, more || c > 0);
-			} else {
-				tokens_of(w, type, x + c, ldx, tokens, n, o, ldo, mask, more || c > 0);
-			}
+			if (few)
+				tokens_of(w, FEW, x + c, ldx, tokens, o, ldo, more || c > 0);
+			else if (tokens >= PANEL_FROM && type != WEIGHTS_F32)
+				tokens_of(widen(w, panel), 1, x + c, ldx, tokens, o, ldo, more || c > 0);
+			else
+				tokens_of(w, 1, x + c, ldx, tokens, o, ldo, more || c > 0);
 		}
 	}
 }
