@@ -5,11 +5,12 @@
  * vpmaddubsw adds two products of an unsigned and a signed byte in 16 bits. For 4- and 5-bit weights all eight column groups of a
  * block are summed in 16 bits, modulo 2^16, starting at minus offset times the activations' sum over the same columns: the true sum
  * of a lane, 16 products of at most 16 x 127, fits, so the wrapped one is exact. Q5_1's codes go up to 31 and have no offset: they
- * are summed as if it were 16, which is put back in 32 bits. Q8_0 would not fit: it multiplies |w| by the activation with w's sign
- * and widens each group to 32 bits.
+ * are summed as if it were 16, which is put back in 32 bits. Q8_0 would not fit: its bytes are two planes of nibbles, the higher one
+ * with an offset of 8, and 16 times the one's sum plus the other's is the block's.
  *
- * From four tokens on a panel of a strip is unpacked once to bytes in scratch, and tiles of 8 rows x 4 tokens run over it.
- * Fewer tokens are bound by memory: there the nibbles are unpacked on the way.
+ * From four tokens on a panel of a strip is unpacked once to bytes in scratch, and tiles of 16 rows x 4 tokens run over it: each
+ * activation that is broadcast meets both halves of the strip, because loads, two a cycle, are what runs out first. Eight registers
+ * hold integer sums; the float sums wait in memory. Fewer tokens are bound by memory: there codes are unpacked on the way.
  */
 #if !defined(__AVX2__) || !defined(__FMA__) || !defined(__F16C__)
 #error "compile with -mavx2 -mfma -mf16c"
@@ -23,7 +24,7 @@
 
 enum {
 	PANEL_BYTES = 256 << 10, /* activations of a panel: half of a small second-level cache */
-	PANEL_BLOCKS = 48,       /* unpacked weights of a panel: 30 KiB */
+	PANEL_CODES = 24 << 10,  /* unpacked weights of a panel: they stay in the first-level cache */
 };
 
 #define INLINE static inline __attribute__((always_inline))
@@ -127,14 +128,36 @@ bool quantise_avx2(const float *x, size_t ldx, uint32_t first, uint32_t count, s
 
 /* Weights ---------------------------------------------------------------------------------------------------------- */
 
-/* Column group g of 8 rows (half 0 or 1) of a block: unsigned codes; Q8_0's signed bytes as they are. */
-INLINE __m256i group_of(const uint8_t *block, uint32_t type, int half, int g)
+/* A plane is what 16-bit sums can hold: Q8_0 has two, of high and of low nibbles. */
+INLINE uint32_t planes_of(uint32_t type)
+{
+	return type == WEIGHTS_Q8_0 ? 2 : 1;
+}
+
+/* What is subtracted from the codes of plane 0. */
+INLINE int offset_of(uint32_t type)
+{
+	return type == WEIGHTS_Q8_0 ? 8 : type == WEIGHTS_Q5_1 ? 16 : matmul_block(type).offset;
+}
+
+INLINE __m256i row_mask(uint32_t rows)
+{
+	return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)rows), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+/* Column group g of 8 rows (half 0 or 1) of a block's plane, as unsigned codes. */
+INLINE __m256i group_of(const uint8_t *block, uint32_t type, uint32_t plane, int half, int g)
 {
 	const struct matmul_block b = matmul_block(type);
-	if (type == WEIGHTS_Q8_0)
-		return bytes_at(block + b.codes + g * 64 + half * 32);
+	const __m256i nibble = _mm256_set1_epi8(15);
+	if (type == WEIGHTS_Q8_0) {
+		__m256i w = bytes_at(block + b.codes + g * 64 + half * 32);
+		if (plane == 1)
+			return _mm256_and_si256(w, nibble);
+		return _mm256_xor_si256(_mm256_and_si256(_mm256_srli_epi16(w, 4), nibble), _mm256_set1_epi8(8));
+	}
 	__m256i x = bytes_at(block + b.codes + g % 4 * 64 + half * 32);
-	x = _mm256_and_si256(g < 4 ? x : _mm256_srli_epi16(x, 4), _mm256_set1_epi8(15));
+	x = _mm256_and_si256(g < 4 ? x : _mm256_srli_epi16(x, 4), nibble);
 	if (!b.high)
 		return x;
 	__m256i h = bytes_at(block + b.high + half * 32);
@@ -147,174 +170,214 @@ INLINE __m256 halves(const uint8_t *p)
 	return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
 
-/* The integer sum of 8 rows and one token starts here: 16-bit lanes, or 32-bit ones for Q8_0. */
-INLINE __m256i start_of(uint32_t type, const int16_t *sum)
+/* A block of a panel: 16 scales and 16 minima in f32, then planes x 8 groups x 64 bytes of codes. */
+enum { PANEL_CODES_AT = 128 };
+
+INLINE uint32_t panel_block_bytes(uint32_t type)
 {
-	int32_t offset = type == WEIGHTS_Q5_1 ? 16 : matmul_block(type).offset;
-	return offset ? _mm256_mullo_epi16(_mm256_set1_epi32(int_at(sum)), _mm256_set1_epi16((short)-offset)) : _mm256_setzero_si256();
+	return PANEL_CODES_AT + planes_of(type) * 8 * 64;
 }
 
-/* s + w * q for one column group. */
-INLINE __m256i accumulate(uint32_t type, __m256i s, __m256i w, const int8_t *q)
-{
-	__m256i x = _mm256_set1_epi32(int_at(q));
-	if (type != WEIGHTS_Q8_0)
-		return _mm256_add_epi16(s, _mm256_maddubs_epi16(w, x));
-	__m256i products = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
-	return _mm256_add_epi32(s, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
-}
-
-/* f + the block: integer sum s, weight scales dw, minima mw, the token's scale and sums. */
-INLINE __m256 finish(uint32_t type, __m256 f, __m256i s, __m256 dw, __m256 mw, const float *d, const int16_t *sum)
-{
-	const __m256i one = _mm256_set1_epi16(1);
-	__m256i i = type == WEIGHTS_Q8_0 ? s : _mm256_madd_epi16(s, one);
-	__m256i total = _mm256_madd_epi16(_mm256_set1_epi32(int_at(sum)), one);
-	if (type == WEIGHTS_Q5_1)
-		i = _mm256_add_epi32(i, _mm256_slli_epi32(total, 4));
-	__m256 da = _mm256_broadcast_ss(d);
-	f = _mm256_fmadd_ps(_mm256_mul_ps(dw, da), _mm256_cvtepi32_ps(i), f);
-	if (!matmul_block(type).minima)
-		return f;
-	return _mm256_fmadd_ps(mw, _mm256_mul_ps(da, _mm256_cvtepi32_ps(total)), f);
-}
-
-INLINE __m256i row_mask(uint32_t rows)
-{
-	return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)rows), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-
-/* One to three tokens: both halves of a strip, nibbles unpacked on the way. */
-INLINE void few(const uint8_t *block, uint32_t type, const struct kernels_activations *a, const uint32_t tokens, float *out, size_t ldo,
-		uint32_t rows, bool more)
-{
-	const struct matmul_block b = matmul_block(type);
-	const __m256i mask[2] = {row_mask(rows), row_mask(rows > 8 ? rows - 8 : 0)};
-	__m256 f[3][2];
-	UNROLL
-	for (uint32_t i = 0; i < tokens; i++)
-		UNROLL
-		for (int h = 0; h < 2; h++)
-			f[i][h] = more ? _mm256_maskload_ps(out + i * ldo + h * 8, mask[h]) : _mm256_setzero_ps();
-	for (uint32_t k = 0; k < a->cols / WEIGHTS_BLOCK; k++, block += b.bytes) {
-		const int8_t *q = a->q + (size_t)k * 128;
-		const float *d = a->d + (size_t)k * 4;
-		const int16_t *sum = a->sum + (size_t)k * 8;
-		UNROLL
-		for (int h = 0; h < 2; h++) {
-			__m256i s[3];
-			UNROLL
-			for (uint32_t i = 0; i < tokens; i++)
-				s[i] = start_of(type, sum + i * 2);
-			UNROLL
-			for (int g = 0; g < 8; g++) {
-				__m256i w = group_of(block, type, h, g);
-				UNROLL
-				for (uint32_t i = 0; i < tokens; i++)
-					s[i] = accumulate(type, s[i], w, q + g * 16 + i * 4);
-			}
-			__m256 dw = halves(block + h * 16), mw = b.minima ? halves(block + b.minima + h * 16) : dw;
-			UNROLL
-			for (uint32_t i = 0; i < tokens; i++)
-				f[i][h] = finish(type, f[i][h], s[i], dw, mw, d + i, sum + i * 2);
-		}
-	}
-	UNROLL
-	for (uint32_t i = 0; i < tokens; i++)
-		UNROLL
-		for (int h = 0; h < 2; h++)
-			_mm256_maskstore_ps(out + i * ldo + h * 8, mask[h], f[i][h]);
-}
-
-/* One block of a panel: codes as bytes, scales and minima in f32. */
-struct panel_block {
-	uint8_t codes[2][8][32]; /* [half][column group][8 rows x 4 columns] */
-	float d[16], m[16];
+/* Where a tile reads its weights: blocks of the image, or those of a panel. */
+struct source {
+	const uint8_t *block;
+	uint32_t type;
+	bool packed;
 };
 
-INLINE void unpack(const uint8_t *strip, uint32_t type, uint32_t n, struct panel_block *panel)
+INLINE __m256i codes_at(struct source w, uint32_t plane, int half, int g)
 {
-	const struct matmul_block b = matmul_block(type);
-	for (uint32_t k = 0; k < n; k++, strip += b.bytes) {
+	if (w.packed)
+		return group_of(w.block, w.type, plane, half, g);
+	return bytes_at(w.block + PANEL_CODES_AT + (plane * 8 + (uint32_t)g) * 64 + half * 32);
+}
+
+/* Eight scales (what 0) or minima (1). */
+INLINE __m256 scales_at(struct source w, int what, int half)
+{
+	if (w.packed)
+		return halves(w.block + (what ? matmul_block(w.type).minima : 0) + half * 16);
+	return _mm256_loadu_ps((const float *)(const void *)w.block + what * 16 + half * 8);
+}
+
+/* Unpacks n blocks of a strip into a panel. */
+INLINE void unpack(const uint8_t *strip, uint32_t type, uint32_t n, uint8_t *panel)
+{
+	struct source w = {strip, type, true};
+	for (uint32_t k = 0; k < n; k++, w.block += matmul_block(type).bytes, panel += panel_block_bytes(type)) {
 		UNROLL
 		for (int h = 0; h < 2; h++) {
 			UNROLL
 			for (int g = 0; g < 8; g++)
-				_mm256_store_si256((__m256i *)(void *)panel[k].codes[h][g], group_of(strip, type, h, g));
-			_mm256_store_ps(panel[k].d + h * 8, halves(strip + h * 16));
-			if (b.minima)
-				_mm256_store_ps(panel[k].m + h * 8, halves(strip + b.minima + h * 16));
+				UNROLL
+				for (uint32_t plane = 0; plane < planes_of(type); plane++)
+					_mm256_storeu_si256((__m256i *)(void *)(panel + PANEL_CODES_AT + (plane * 8 + (uint32_t)g) * 64 + h * 32),
+							    codes_at(w, plane, h, g));
+			_mm256_storeu_ps((float *)(void *)panel + h * 8, scales_at(w, 0, h));
+			if (matmul_block(type).minima)
+				_mm256_storeu_ps((float *)(void *)panel + 16 + h * 8, scales_at(w, 1, h));
 		}
 	}
 }
 
-/* 8 rows x the 4 tokens of a group over n blocks; only `tokens` of them are stored. */
-INLINE void tile(const struct panel_block *panel, uint32_t type, int half, const int8_t *q, const float *d, const int16_t *sum,
-		 uint32_t n, uint32_t tokens, float *out, size_t ldo, __m256i mask, bool more)
+/* Activations of a group of 4 tokens, from some block on. */
+struct group {
+	const int8_t *q;
+	const float *d;
+	const int16_t *sum;
+};
+
+/* What is one number a token and block: made for a group in four lanes, then broadcast from memory. */
+struct starts {
+	int32_t lanes[KERNELS_GROUP]; /* two 16-bit sums: minus offset times the sums of codes */
+	int32_t back[KERNELS_GROUP];  /* Q5_1: 16 times the sum of codes */
+	float minima[KERNELS_GROUP];  /* the token's scale times the sum of codes */
+};
+
+INLINE void starts_of_group(uint32_t type, const float *d, const int16_t *sum, struct starts *ret)
 {
-	__m256 f[4];
+	__m128i s = _mm_loadu_si128((const __m128i *)(const void *)sum), total = _mm_madd_epi16(s, _mm_set1_epi16(1));
+	_mm_store_si128((__m128i *)(void *)ret->lanes, _mm_mullo_epi16(s, _mm_set1_epi16((short)-offset_of(type))));
+	if (type == WEIGHTS_Q5_1)
+		_mm_store_si128((__m128i *)(void *)ret->back, _mm_slli_epi32(total, 4));
+	if (matmul_block(type).minima)
+		_mm_store_ps(ret->minima, _mm_mul_ps(_mm_loadu_ps(d), _mm_cvtepi32_ps(total)));
+	__asm__("" : "+m"(*ret)); /* through memory: broadcasting a load is free, a lane of a register is not */
+}
+
+/* s[token][half] + the products of one column group of both halves. */
+INLINE void add_group(__m256i s[KERNELS_GROUP][2], const uint32_t tokens, __m256i w, __m256i v, const int8_t *q)
+{
 	UNROLL
-	for (uint32_t i = 0; i < 4; i++)
-		f[i] = more && i < tokens ? _mm256_maskload_ps(out + i * ldo, mask) : _mm256_setzero_ps();
-	for (uint32_t k = 0; k < n; k++, q += 128, d += 4, sum += 8) {
-		__m256i s[4];
+	for (uint32_t i = 0; i < tokens; i++) {
+		__m256i x = _mm256_set1_epi32(int_at(q + i * 4));
+		s[i][0] = _mm256_add_epi16(s[i][0], _mm256_maddubs_epi16(w, x));
+		s[i][1] = _mm256_add_epi16(s[i][1], _mm256_maddubs_epi16(v, x));
+		/* Token by token: else the compiler hoists loads until it runs out of registers. */
+		__asm__ volatile("" : "+x"(s[i][0]), "+x"(s[i][1]));
+	}
+}
+
+/* z[token][half] = the integers of one plane of a block, 16 rows and some tokens, times what the plane is worth. */
+INLINE void dot_plane(struct source w, uint32_t plane, const uint32_t tokens, const int8_t *q, const struct starts *start,
+		      __m256i z[KERNELS_GROUP][2])
+{
+	const __m256i factor = _mm256_set1_epi16(plane + 1 < planes_of(w.type) ? 16 : 1);
+	__m256i s[KERNELS_GROUP][2];
+	UNROLL
+	for (uint32_t i = 0; i < tokens; i++)
+		s[i][0] = s[i][1] = plane == 0 && offset_of(w.type) ? _mm256_set1_epi32(start->lanes[i]) : _mm256_setzero_si256();
+	UNROLL
+	for (int g = 0; g < 8; g++)
+		add_group(s, tokens, codes_at(w, plane, 0, g), codes_at(w, plane, 1, g), q + g * 16);
+	UNROLL
+	for (uint32_t i = 0; i < tokens; i++)
 		UNROLL
-		for (int i = 0; i < 4; i++)
-			s[i] = start_of(type, sum + i * 2);
+		for (int h = 0; h < 2; h++)
+			z[i][h] = _mm256_madd_epi16(s[i][h], factor);
+}
+
+/* z[token][half] = the integers of a block. */
+INLINE void dot(struct source w, const uint32_t tokens, const int8_t *q, const struct starts *start, __m256i z[KERNELS_GROUP][2])
+{
+	__m256i high[KERNELS_GROUP][2];
+	if (planes_of(w.type) == 1) {
+		dot_plane(w, 0, tokens, q, start, z);
+		return;
+	}
+	dot_plane(w, 0, tokens, q, start, high);
+	__asm__("" : "+m"(high)); /* waits in memory */
+	dot_plane(w, 1, tokens, q, start, z);
+	UNROLL
+	for (uint32_t i = 0; i < tokens; i++)
 		UNROLL
-		for (int g = 0; g < 8; g++) {
-			__m256i w = _mm256_load_si256((const __m256i *)(const void *)panel[k].codes[half][g]);
+		for (int h = 0; h < 2; h++)
+			z[i][h] = _mm256_add_epi32(z[i][h], high[i][h]);
+}
+
+/* n blocks of a strip's 16 rows for some tokens of a group: sums continue in out (rows of ldo), of which `rows` are there. */
+INLINE void tile(struct source w, uint32_t n, struct group a, const uint32_t tokens, float *out, size_t ldo, uint32_t rows, bool more)
+{
+	const __m256i mask[2] = {row_mask(rows), row_mask(rows > 8 ? rows - 8 : 0)};
+	const bool minima = matmul_block(w.type).minima;
+	_Alignas(32) float f[KERNELS_GROUP][2][8];
+	_Alignas(32) struct starts start;
+	UNROLL
+	for (uint32_t i = 0; i < tokens; i++)
+		UNROLL
+		for (int h = 0; h < 2; h++)
+			_mm256_store_ps(f[i][h], more ? _mm256_maskload_ps(out + i * ldo + h * 8, mask[h]) : _mm256_setzero_ps());
+	for (uint32_t k = 0; k < n; k++, a.q += 128, a.d += 4, a.sum += 8) {
+		__m256i z[KERNELS_GROUP][2];
+		starts_of_group(w.type, a.d, a.sum, &start);
+		dot(w, tokens, a.q, &start, z);
+		if (tokens == KERNELS_GROUP)
+			__asm__("" : "+m"(f)); /* registers are for the integers */
+		UNROLL
+		for (int h = 0; h < 2; h++) {
+			__m256 dw = scales_at(w, 0, h), mw = minima ? scales_at(w, 1, h) : dw;
 			UNROLL
-			for (int i = 0; i < 4; i++)
-				s[i] = accumulate(type, s[i], w, q + g * 16 + i * 4);
-			/* Group by group: else the compiler hoists loads until it runs out of registers. */
-			__asm__ volatile("" : "+x"(s[0]), "+x"(s[1]), "+x"(s[2]), "+x"(s[3]));
+			for (uint32_t i = 0; i < tokens; i++) {
+				__m256 d = _mm256_mul_ps(dw, _mm256_broadcast_ss(a.d + i));
+				if (w.type == WEIGHTS_Q5_1)
+					z[i][h] = _mm256_add_epi32(z[i][h], _mm256_set1_epi32(start.back[i]));
+				__m256 sum = _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(z[i][h]), _mm256_load_ps(f[i][h]));
+				if (minima)
+					sum = _mm256_fmadd_ps(mw, _mm256_broadcast_ss(start.minima + i), sum);
+				_mm256_store_ps(f[i][h], sum);
+			}
 		}
-		__m256 dw = _mm256_load_ps(panel[k].d + half * 8), mw = _mm256_load_ps(panel[k].m + half * 8);
-		UNROLL
-		for (int i = 0; i < 4; i++)
-			f[i] = finish(type, f[i], s[i], dw, mw, d + i, sum + i * 2);
+		w.block += w.packed ? matmul_block(w.type).bytes : panel_block_bytes(w.type);
 	}
 	UNROLL
-	for (uint32_t i = 0; i < 4; i++)
-		if (i < tokens)
-			_mm256_maskstore_ps(out + i * ldo, mask, f[i]);
+	for (uint32_t i = 0; i < tokens; i++)
+		UNROLL
+		for (int h = 0; h < 2; h++)
+			_mm256_maskstore_ps(out + i * ldo + h * 8, mask[h], _mm256_load_ps(f[i][h]));
 }
 
-INLINE void many(const uint8_t *strip, uint32_t type, const struct kernels_activations *a, uint32_t first, uint32_t n, float *out,
-		 size_t ldo, uint32_t rows, bool more, struct panel_block *panel)
+/* The same for tokens from t on, at most a group of them. */
+INLINE void group_tile(struct source w, uint32_t first, uint32_t n, const struct kernels_activations *a, uint32_t t, float *out,
+		       size_t ldo, uint32_t rows, bool more)
 {
-	unpack(strip, type, n, panel);
-	for (int h = 0; h < 2 && rows > (uint32_t)h * 8; h++) {
-		__m256i mask = row_mask(rows - (uint32_t)h * 8);
-		for (uint32_t t = 0; t < a->n; t += KERNELS_GROUP) {
-			size_t at = (size_t)(t / KERNELS_GROUP) * (a->cols / WEIGHTS_BLOCK) + first;
-			uint32_t tokens = a->n - t < KERNELS_GROUP ? a->n - t : KERNELS_GROUP;
-			tile(panel, type, h, a->q + at * 128, a->d + at * 4, a->sum + at * 8, n, tokens, out + t * ldo + h * 8, ldo, mask,
-			     more);
-		}
+	size_t at = (size_t)(t / KERNELS_GROUP) * (a->cols / WEIGHTS_BLOCK) + first;
+	struct group x = {a->q + at * 128, a->d + at * 4, a->sum + at * 8};
+	out += t * ldo;
+	switch (a->n - t) {
+	case 1: tile(w, n, x, 1, out, ldo, rows, more); break;
+	case 2: tile(w, n, x, 2, out, ldo, rows, more); break;
+	case 3: tile(w, n, x, 3, out, ldo, rows, more); break;
+	default: tile(w, n, x, 4, out, ldo, rows, more);
 	}
+}
+
+/* Blocks [first, first + n) of one strip for all tokens. */
+INLINE void strip_panel(const uint8_t *strip, uint32_t type, uint32_t first, uint32_t n, const struct kernels_activations *a,
+			float *out, size_t ldo, uint32_t rows, bool more, uint8_t *panel)
+{
+	if (a->n < KERNELS_GROUP) {
+		group_tile((struct source){strip, type, true}, first, n, a, 0, out, ldo, rows, more);
+		return;
+	}
+	unpack(strip, type, n, panel);
+	for (uint32_t t = 0; t < a->n; t += KERNELS_GROUP)
+		group_tile((struct source){panel, type, false}, first, n, a, t, out, ldo, rows, more);
 }
 
 INLINE void product(const struct kernels_matrix *m, uint32_t type, uint32_t strip, uint32_t n_strips,
-		    const struct kernels_activations *a, float *out, size_t ldo, bool more, void *scratch)
+		    const struct kernels_activations *a, float *out, size_t ldo, bool more, uint8_t *panel)
 {
-	const struct matmul_block b = matmul_block(type);
 	uint64_t stride = weights_strip_bytes(type, m->cols);
 	uint32_t blocks = m->cols / WEIGHTS_BLOCK, fit = PANEL_BYTES / (WEIGHTS_BLOCK * a->n);
-	uint32_t panel = a->n < KERNELS_GROUP ? blocks : fit < 8 ? 8 : fit > PANEL_BLOCKS ? PANEL_BLOCKS : fit;
-	for (uint32_t first = 0; first < blocks; first += panel) {
-		uint32_t n = blocks - first < panel ? blocks - first : panel;
+	uint32_t most = PANEL_CODES / panel_block_bytes(type), step = fit < 8 ? 8 : fit > most ? most : fit;
+	if (a->n < KERNELS_GROUP)
+		step = blocks;
+	for (uint32_t first = 0; first < blocks; first += step) {
+		uint32_t n = blocks - first < step ? blocks - first : step;
 		for (uint32_t s = strip; s < strip + n_strips; s++) {
-			const uint8_t *w = m->data + s * stride + (size_t)first * b.bytes;
-			float *o = out + (size_t)s * WEIGHTS_STRIP;
+			const uint8_t *w = m->data + s * stride + (size_t)first * matmul_block(type).bytes;
 			uint32_t left = m->rows - s * WEIGHTS_STRIP, rows = left < WEIGHTS_STRIP ? left : WEIGHTS_STRIP;
-			switch (a->n) {
-			case 1: few(w, type, a, 1, o, ldo, rows, more); break;
-			case 2: few(w, type, a, 2, o, ldo, rows, more); break;
-			case 3: few(w, type, a, 3, o, ldo, rows, more); break;
-			default: many(w, type, a, first, n, o, ldo, rows, more || first > 0, scratch);
-			}
+			strip_panel(w, type, first, n, a, out + (size_t)s * WEIGHTS_STRIP, ldo, rows, more || first > 0, panel);
 		}
 	}
 }
