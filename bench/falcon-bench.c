@@ -138,12 +138,13 @@ static int open_segments(struct bench *b, int weights, struct err *e)
 	struct pages_header pages;
 	board_plan(b->o.batch, context, image.hparams.n_vocab, &board);
 	board.n_used = b->o.batch;
+	board_fingerprint(image.fingerprint, b->o.kv, b->o.dense, board.fingerprint);
 	board.chunk_ms = UINT32_MAX; /* nobody else waits */
 	pages_plan(&image.hparams, b->o.kv, b->o.batch * board.n_table, &pages);
 	memcpy(pages.fingerprint, image.fingerprint, sizeof pages.fingerprint);
 	int board_fd = make_segment("board", &board, sizeof board, board.size, e);
 	int pages_fd = board_fd < 0 ? board_fd : make_segment("pages", &pages, sizeof pages, pages.size, e);
-	int r = pages_fd < 0 ? pages_fd : segments_open(weights, pages_fd, board_fd, &b->segments, e);
+	int r = pages_fd < 0 ? pages_fd : segments_open(weights, pages_fd, board_fd, b->o.dense, &b->segments, e);
 	if (board_fd >= 0)
 		close(board_fd);
 	if (pages_fd >= 0)
@@ -262,10 +263,10 @@ static json_t *rate_or_null(double rate)
 static void print_json(const struct bench *b, const struct result *r)
 {
 	const struct options *o = &b->o;
-	json_t *array = json_pack("[{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:o, s:o}]", "model", b->segments.model.image->name, "isa",
-				  b->kernels->name, "threads", (int)o->threads, "prompt", (int)o->prompt, "gen", (int)o->gen,
-				  "depth", (int)o->depth, "batch", (int)o->batch, "prefill_tok_s", rate_or_null(r->prefill),
-				  "decode_tok_s", rate_or_null(r->decode));
+	json_t *array = json_pack("[{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:o, s:o}]", "model", b->segments.model.image->name,
+				  "isa", b->kernels->name, "threads", (int)o->threads, "prompt", (int)o->prompt, "gen",
+				  (int)o->gen, "depth", (int)o->depth, "batch", (int)o->batch, "prefill_tok_s",
+				  rate_or_null(r->prefill), "decode_tok_s", rate_or_null(r->decode));
 	json_dumpf(array, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
 	putchar('\n');
 	json_decref(array);
@@ -278,8 +279,8 @@ static void print_table(const struct bench *b, const struct result *r)
 	const double values[] = {r->prefill, r->decode};
 	for (int i = 0; i < 2; i++)
 		snprintf(rates[i], sizeof rates[i], values[i] > 0 ? "%.2f" : "-", values[i]);
-	printf("%-24s %-9s %7s %5s %7s %6s %6s %6s %14s %14s\n", "model", "isa", "threads", "kv", "prompt", "gen", "depth", "batch",
-	       "prefill tok/s", "decode tok/s");
+	printf("%-24s %-9s %7s %5s %7s %6s %6s %6s %14s %14s\n", "model", "isa", "threads", "kv", "prompt", "gen", "depth",
+	       "batch", "prefill tok/s", "decode tok/s");
 	printf("%-24s %-9s %7u %5s %7u %6u %6u %6u %14s %14s\n", b->segments.model.image->name, b->kernels->name, o->threads,
 	       pages_kv_name(o->kv), o->prompt, o->gen, o->depth, o->batch, rates[0], rates[1]);
 }
@@ -289,7 +290,7 @@ static int usage(void)
 	fputs("usage: falcon-bench -m MODEL [-t THREADS] [-p PROMPT] [-n GEN] [-d DEPTH] [-b BATCH] [-k f32|f16] [-r REPS]\n"
 	      "                    [--dense exact|openblas] [--json]\n"
 	      "Times the engine alone: PROMPT tokens prefilled, GEN tokens decoded, after DEPTH tokens, in BATCH sessions.\n"
-	      "-p 0 or -n 0 leaves that part out. Medians of REPS repetitions. FALCON_ISA holds the kernels to an instruction set.\n",
+	      "-p 0 or -n 0 leaves that part out. Medians of REPS repetitions. FALCON_ISA holds the kernels to a set.\n",
 	      stderr);
 	return 2;
 }

@@ -135,7 +135,7 @@ static int make_board(struct store *s, const struct config *c, uint32_t n_contex
 	uint64_t n_slots = c->limits.sessions * SLOTS_PER_OWNER;
 	board_plan((uint32_t)n_slots, n_context, s->hp.n_vocab, &h);
 	memcpy(h.set_id, s->set_id, sizeof h.set_id);
-	memcpy(h.fingerprint, s->arena.fingerprint, sizeof h.fingerprint);
+	board_fingerprint(s->arena.fingerprint, s->arena.kv, (uint32_t)c->dense, h.fingerprint);
 	h.chunk_ms = (uint32_t)c->chunk_ms;
 	int r = make_segment("board", &h, sizeof h, h.size, &s->board_fd, e);
 	if (r < 0 || (r = lock_board(s->board_fd, e)) < 0)

@@ -33,7 +33,8 @@ void rows_publish_logits(const struct board *b, uint32_t slot, uint32_t run, uin
 	publish(b);
 }
 
-void rows_publish_logprobs(const struct board *b, uint32_t slot, uint32_t run, uint32_t first, const float *logprobs, uint32_t n)
+void rows_publish_logprobs(const struct board *b, uint32_t slot, uint32_t run, uint32_t first, const float *logprobs,
+			   uint32_t n)
 {
 	uint32_t most = (uint32_t)((b->header->ring_stride - sizeof(struct board_row)) / sizeof *logprobs);
 	while (n > 0) {

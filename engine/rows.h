@@ -17,6 +17,7 @@ void rows_publish_logits(const struct board *b, uint32_t slot, uint32_t run, uin
 			 uint32_t n_vocab, float logprob);
 
 /* ln p of the tokens that follow positions [first, first + n), in as few entries as hold them: never more than n. */
-void rows_publish_logprobs(const struct board *b, uint32_t slot, uint32_t run, uint32_t first, const float *logprobs, uint32_t n);
+void rows_publish_logprobs(const struct board *b, uint32_t slot, uint32_t run, uint32_t first, const float *logprobs,
+			   uint32_t n);
 
 #endif

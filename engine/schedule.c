@@ -18,7 +18,8 @@ uint32_t schedule_prompt(const struct schedule *s, uint32_t chunk_ms, bool decod
  * The item whose turn it is among those of one kind that still want tokens: of the first owner above `turn` (counted around),
  * the lowest rank. `open` says whether sessions without tokens so far may be chosen.
  */
-static struct schedule_item *next_item(const struct schedule *s, struct schedule_item *items, uint32_t n, bool decode, bool open)
+static struct schedule_item *next_item(const struct schedule *s, struct schedule_item *items, uint32_t n, bool decode,
+				       bool open)
 {
 	struct schedule_item *best = NULL;
 	uint64_t best_distance = 0;
@@ -34,8 +35,9 @@ static struct schedule_item *next_item(const struct schedule *s, struct schedule
 	return best;
 }
 
-/* Gives up to `piece` tokens at a time, owner after owner, until `tokens` are given. Returns the sessions that got their first. */
-static uint32_t share(struct schedule *s, struct schedule_item *items, uint32_t n, bool decode, uint32_t spans, uint32_t tokens)
+/* Gives a piece at a time, owner after owner, until `tokens` are given. Returns how many sessions got their first. */
+static uint32_t share(struct schedule *s, struct schedule_item *items, uint32_t n, bool decode, uint32_t spans,
+		      uint32_t tokens)
 {
 	uint32_t opened = 0;
 	while (tokens > 0) {

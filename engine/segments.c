@@ -41,7 +41,7 @@ static int open_board(int fd, struct segments *s, struct err *e)
 	return 0;
 }
 
-static int belong_together(const struct segments *s, struct err *e)
+static int belong_together(const struct segments *s, uint32_t dense, struct err *e)
 {
 	const struct weights_header *w = s->model.image;
 	if (memcmp(w->set_id, s->arena.set_id, sizeof w->set_id) != 0 ||
@@ -49,10 +49,14 @@ static int belong_together(const struct segments *s, struct err *e)
 		return err_set(e, -EINVAL, "weights, pages and board are not of one set");
 	if (memcmp(w->fingerprint, s->arena.fingerprint, sizeof w->fingerprint) != 0)
 		return err_set(e, -EINVAL, "the pages hold keys and values of other weights");
+	uint8_t state[16];
+	board_fingerprint(w->fingerprint, s->arena.kv, dense, state);
+	if (memcmp(state, s->board.header->fingerprint, sizeof state) != 0)
+		return err_set(e, -EINVAL, "the board's sessions were computed by another arithmetic or dense product");
 	return 0;
 }
 
-int segments_open(int weights, int pages, int board, struct segments *ret, struct err *e)
+int segments_open(int weights, int pages, int board, uint32_t dense, struct segments *ret, struct err *e)
 {
 	struct segments s = {0};
 	int r = open_weights(weights, &s, e);
@@ -61,7 +65,7 @@ int segments_open(int weights, int pages, int board, struct segments *ret, struc
 	if (r == 0)
 		r = open_board(board, &s, e);
 	if (r == 0)
-		r = belong_together(&s, e);
+		r = belong_together(&s, dense, e);
 	if (r < 0) {
 		segments_close(&s);
 		return r;

@@ -18,8 +18,11 @@ struct segments {
 	struct board board;
 };
 
-/* Maps the descriptors and checks what is in them. The descriptors stay the caller's. 0 or -errno. */
-int segments_open(int weights, int pages, int board, struct segments *ret, struct err *e);
+/*
+ * Maps the descriptors and checks what is in them, for an engine whose dense products are of this kind (enum forward_dense).
+ * The descriptors stay the caller's. 0 or -errno.
+ */
+int segments_open(int weights, int pages, int board, uint32_t dense, struct segments *ret, struct err *e);
 void segments_close(struct segments *s);
 
 /* Page `number` (below arena.n_pages): its keys and values, and its head. */

@@ -122,7 +122,7 @@ static int serve(uint32_t threads, uint32_t dense, pid_t parent, struct err *e)
 		err_set(e, -EINVAL, "FALCON_ISA is \"%s\"", getenv("FALCON_ISA"));
 		return err_hint(e, "it may be portable, avx2, avx512 or amx");
 	}
-	if ((r = segments_open(HERITAGE_WEIGHTS, HERITAGE_PAGES, HERITAGE_BOARD, &segments, e)) < 0)
+	if ((r = segments_open(HERITAGE_WEIGHTS, HERITAGE_PAGES, HERITAGE_BOARD, dense, &segments, e)) < 0)
 		return r;
 	struct step_options options = {.threads = threads, .dense = dense, .wake = HERITAGE_WAKE_FALCOND};
 	struct step *step;

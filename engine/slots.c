@@ -202,7 +202,8 @@ static int resolve_pages(const struct slots *s, struct session *o, struct err *e
 	for (; o->n_pages < n; o->n_pages++) {
 		uint32_t number = table[o->n_pages];
 		if (number >= s->segments->arena.n_pages)
-			return err_set(e, -EINVAL, "slot %u: page %u of an arena of %u", o->slot, number, s->segments->arena.n_pages);
+			return err_set(e, -EINVAL, "slot %u: page %u of an arena of %u", o->slot, number,
+				       s->segments->arena.n_pages);
 		o->pages[o->n_pages] = segments_page(s->segments, number);
 	}
 	return 0;

@@ -241,12 +241,11 @@ static void finish_row(struct step *s, struct row *row, struct sampler *sampler)
 {
 	struct session *o = row->session;
 	const int32_t *log = board_log(&s->segments->board, o->slot);
-	uint32_t next = row->position + 1;
+	uint32_t next = row->position + 1, n_vocab = s->segments->model.hp.n_vocab;
 	if (!(o->record.flags & BOARD_SCORE))
 		row->token = sampler_draw(sampler, s->kernels, row->logits, &o->record, log, next);
 	else
-		row->logprob = next < o->n_tokens ? sampler_logprob(s->kernels, row->logits, s->segments->model.hp.n_vocab, log[next])
-						  : 0;
+		row->logprob = next < o->n_tokens ? sampler_logprob(s->kernels, row->logits, n_vocab, log[next]) : 0;
 }
 
 /* What every thread does in a step: its part of the forward pass, which ends with a barrier, then rows of logits one by one. */

@@ -20,7 +20,7 @@
 enum {
 	KERNELS_GROUP = 4,   /* tokens whose activations stand together */
 	KERNELS_SPAN = 512,  /* positions of one attention span; spans are merged in ascending order */
-	KERNELS_ARITHMETIC = 1, /* version of docs/ARITHMETIC.md: raised with any change that moves one bit */
+	KERNELS_ARITHMETIC = PAGES_ARITHMETIC, /* version of docs/ARITHMETIC.md: raised with any change that moves one bit */
 };
 
 /* A matrix in strips (shm/weights.h): rows x cols. */

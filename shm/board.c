@@ -5,6 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/hash.h"
+
 static uint64_t round_up(uint64_t value, uint64_t unit)
 {
 	return (value + unit - 1) / unit * unit;
@@ -25,6 +27,14 @@ void board_plan(uint32_t n_slots, uint32_t n_context, uint32_t n_vocab, struct b
 	ret->logs_offset = round_up(ret->ring_offset + (uint64_t)BOARD_RING * ret->ring_stride, 4096);
 	ret->log_stride = round_up(BOARD_RECORD_SIZE + (uint64_t)n_context * sizeof(int32_t), 4096);
 	ret->size = ret->logs_offset + ret->log_stride * n_slots;
+}
+
+void board_fingerprint(const uint8_t image[16], uint32_t kv, uint32_t dense, uint8_t ret[16])
+{
+	struct { uint8_t image[16]; uint32_t arithmetic, kv, page_tokens, dense; } state = {
+		.arithmetic = PAGES_ARITHMETIC, .kv = kv, .page_tokens = PAGE_TOKENS, .dense = dense};
+	memcpy(state.image, image, sizeof state.image);
+	hash128(&state, sizeof state, ret);
 }
 
 int board_open(void *base, uint64_t size, struct board *ret_board, struct err *e)

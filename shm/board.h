@@ -202,6 +202,12 @@ struct board {
 /* Fills the constant part of a header (set id and fingerprint are the caller's). */
 void board_plan(uint32_t n_slots, uint32_t n_context, uint32_t n_vocab, struct board_header *ret);
 
+/*
+ * The state fingerprint: what keys, values and next tokens depend on besides a session's own record. image: the weights'
+ * fingerprint; dense: 0 exact, 1 openblas. Segments of another fingerprint are good for their token logs alone.
+ */
+void board_fingerprint(const uint8_t image[16], uint32_t kv, uint32_t dense, uint8_t ret[16]);
+
 /* Checks the header of a segment of `size` bytes mapped at base and computes the pointers. 0 or -EINVAL. */
 int board_open(void *base, uint64_t size, struct board *ret_board, struct err *e);
 

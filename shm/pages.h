@@ -23,7 +23,10 @@
 #define PAGES_MAGIC UINT64_C(0x3153475043464c46) /* "FLFCPGS1" */
 #define PAGES_ABI 1u
 
-enum { PAGE_TOKENS = 32 };
+enum {
+	PAGE_TOKENS = 32,
+	PAGES_ARITHMETIC = 1, /* version of docs/ARITHMETIC.md that keys and values were computed by */
+};
 
 enum pages_kv { PAGES_F16 = 0, PAGES_F32 = 1 };
 

@@ -78,6 +78,7 @@ static void make_board(struct rig *r, const struct weights_header *image, const 
 	struct board_header h;
 	board_plan(shape->n_slots, shape->n_context, r->hp.n_vocab, &h);
 	memcpy(h.set_id, image->set_id, sizeof h.set_id);
+	board_fingerprint(image->fingerprint, shape->kv, shape->dense, h.fingerprint);
 	h.chunk_ms = shape->chunk_ms;
 	h.n_used = shape->n_slots;
 	good(r->board_fd = segment_create("board", h.size, &e), &e);
@@ -91,7 +92,7 @@ static void make_board(struct rig *r, const struct weights_header *image, const 
 void rig_open(struct rig *r, int weights, const struct rig_shape *shape)
 {
 	struct weights_header image;
-	*r = (struct rig){.weights = weights, .n_pages = shape->n_pages};
+	*r = (struct rig){.weights = weights, .n_pages = shape->n_pages, .dense = shape->dense};
 	assert_int_equal(pread(weights, &image, sizeof image, 0), sizeof image);
 	r->hp = image.hparams;
 	make_pages(r, &image, shape);
@@ -116,7 +117,8 @@ pid_t rig_spawn(const struct rig *r, unsigned threads, const char *isa)
 	char number[16];
 	snprintf(number, sizeof number, "%u", threads);
 	assert_int_equal(isa ? setenv("FALCON_ISA", isa, 1) : unsetenv("FALCON_ISA"), 0);
-	const char *argv[] = {"falcon-engine", "--serve", "--threads", number, r->dense ? "--dense" : NULL, r->dense, NULL};
+	const char *dense = r->dense ? "openblas" : "exact";
+	const char *argv[] = {"falcon-engine", "--serve", "--threads", number, "--dense", dense, NULL};
 	const int fds[] = {r->weights, r->pages, r->board_fd, r->wake_engine, r->wake_falcond, r->lifeline[0]};
 	pid_t pid;
 	good(spawn(ENGINE, argv, fds, 6, &pid, &e), &e);

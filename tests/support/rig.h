@@ -20,13 +20,14 @@ struct rig {
 	uint64_t board_size;
 	uint32_t n_pages, next_page; /* pages are given out in ascending order and never taken back */
 	pid_t engine;                /* 0: none */
-	const char *dense;           /* --dense of engines started from now on; NULL: not given */
+	uint32_t dense;
 };
 
 struct rig_shape {
 	uint32_t n_slots, n_context, n_pages;
 	uint32_t kv;       /* enum pages_kv */
 	uint32_t chunk_ms;
+	uint32_t dense;    /* of all its engines: 0 exact, 1 openblas */
 };
 
 /* What one run asks for; zero means off, none, or greedy. */
