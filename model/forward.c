@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "kernels/attention.h"
 #include "model/block.h"
 #include "model/dense.h"
 
@@ -127,8 +128,7 @@ int forward_new(const struct model *m, const struct kernels *k, const struct for
 	f->o = *o;
 	f->family = families[m->hp.family];
 	f->group = m->hp.n_head / m->hp.n_kv_head;
-	/* Both factors and the quotient in double, rounded once: the same float everywhere. */
-	f->q_scale = (float)(1.4426950408889634 / sqrt((double)m->hp.head_dim));
+	f->q_scale = attention_scale(m->hp.head_dim);
 	if (o->dense == FORWARD_OPENBLAS)
 		dense_init();
 	make_activations(f);

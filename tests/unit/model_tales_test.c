@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <cmocka.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "model/sampler.h"
 #include "tests/support/files.h"
@@ -177,15 +178,26 @@ static float *feed_beside_others(const struct packed *p, uint32_t threads, uint3
 	return out;
 }
 
+/*
+ * Checksums (XXH3-64) of the logits below, of KERNELS_ARITHMETIC as it stands: that they come out on every machine that runs
+ * this test is what lets a session move between them. A change that moves a bit raises the version and renews both.
+ */
+enum { CHECKSUMS_OF = 1 };
+static const uint64_t checksums[2] = {UINT64_C(0x25eb47ea023c084e), UINT64_C(0xb4eb70786a93f99a)};
+
 static void its_bytes_depend_on_the_session_alone(void **state)
 {
 	(void)state;
 	enum { N = 64 };
 	static const char *const sources[] = {QUANTISED, BFLOAT16};
+	assert_int_equal(KERNELS_ARITHMETIC, CHECKSUMS_OF);
 	for (int i = 0; i < 2; i++) {
 		struct packed p;
 		open_packed(&p, sources[i]);
 		float *want = feed(&p, kernels_at(0), PAGES_F16, 2, N, N);
+		uint64_t checksum = hash64(want, (size_t)N * p.model.hp.n_vocab * sizeof *want);
+		if (checksum != checksums[i])
+			fail_msg("%s: the logits' checksum is %#llx", sources[i], (unsigned long long)checksum);
 		for (unsigned set = 1; kernels_at(set); set++)
 			expect_same(kernels_at(set)->name, &p, want, feed(&p, kernels_at(set), PAGES_F16, 1, N, N), N);
 		const struct kernels *best = kernels_select(NULL);
