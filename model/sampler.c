@@ -23,7 +23,9 @@ struct sampler {
 	uint32_t *counts; /* [n_vocab] zero between calls */
 	uint64_t *keys;   /* [n_vocab] candidates */
 	float *values;    /* [n_vocab] what is summed */
+	float *sums;      /* [n_vocab / CHUNK, rounded up] */
 };
+enum { CHUNK = 1024, PIECE = 256 };
 
 struct sampler *sampler_new(uint32_t n_vocab)
 {
@@ -32,6 +34,7 @@ struct sampler *sampler_new(uint32_t n_vocab)
 	s->counts = xcalloc(n_vocab, sizeof *s->counts);
 	s->keys = xcalloc(n_vocab, sizeof *s->keys);
 	s->values = xcalloc(n_vocab, sizeof *s->values);
+	s->sums = xcalloc(n_vocab / CHUNK + 1, sizeof *s->sums);
 	return s;
 }
 
@@ -42,6 +45,7 @@ void sampler_free(struct sampler *s)
 	free(s->counts);
 	free(s->keys);
 	free(s->values);
+	free(s->sums);
 	free(s);
 }
 
@@ -176,14 +180,66 @@ static void penalise_presence(struct sampler *s, float *logits, const struct boa
 	}
 }
 
-static int32_t greedy(const float *logits, uint32_t n)
+static bool finite_above(float x, float least)
 {
+	return x > least && x <= FLT_MAX;
+}
+
+/*
+ * Scans go by pieces of 256 logits, of which the kernel finds the largest: one that cannot change the outcome is passed over.
+ * Returns the end of the piece at `first`, or `first` itself if nothing in it is above least.
+ */
+static uint32_t piece_above(const struct sampler *s, const struct kernels *k, const float *logits, uint32_t first, float least,
+			    uint32_t *ret_next)
+{
+	uint32_t n = s->n_vocab - first < PIECE ? s->n_vocab - first : PIECE;
+	*ret_next = first + n;
+	return k->max(logits + first, n) > least ? first + n : first;
+}
+
+static int32_t greedy(const struct sampler *s, const struct kernels *k, const float *logits)
+{
+	float largest = -INFINITY;
 	int32_t best = -1;
-	for (uint32_t i = 0; i < n; i++)
-		if (isfinite(logits[i]) && (best < 0 || logits[i] > logits[best]))
-			best = (int32_t)i;
+	for (uint32_t i = 0, next; i < s->n_vocab; i = next)
+		for (uint32_t end = piece_above(s, k, logits, i, largest, &next); i < end; i++)
+			if (finite_above(logits[i], largest)) {
+				largest = logits[i];
+				best = (int32_t)i;
+			}
 	CHECK(best >= 0);
 	return best;
+}
+
+static uint32_t take_all(struct sampler *s, const float *logits)
+{
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < s->n_vocab; i++)
+		if (finite_above(logits[i], -INFINITY))
+			s->keys[n++] = make_key(logits[i], i);
+	return n;
+}
+
+/* The best `wanted` (above 0, below n_vocab), sorted. The worst of the best so far is what the others are compared with. */
+static uint32_t take_best(struct sampler *s, const struct kernels *k, const float *logits, uint32_t wanted)
+{
+	uint32_t n = 0, room = wanted < s->n_vocab / 8 ? 4 * wanted + 64 : s->n_vocab;
+	float least = -INFINITY;
+	room = room < s->n_vocab ? room : s->n_vocab;
+	for (uint32_t i = 0, next; i < s->n_vocab; i = next)
+		for (uint32_t end = piece_above(s, k, logits, i, least, &next); i < end; i++) {
+			if (!finite_above(logits[i], least))
+				continue; /* an equal one has the higher id */
+			s->keys[n++] = make_key(logits[i], i);
+			if (n == room) {
+				sort_front(s->keys, n, wanted);
+				n = wanted;
+				least = key_logit(s->keys[n - 1]);
+			}
+		}
+	wanted = wanted < n ? wanted : n;
+	sort_front(s->keys, n, wanted);
+	return wanted;
 }
 
 /* Cuts sorted or unsorted candidates to the fewest whose probabilities reach top_p; those stand sorted afterwards. */
@@ -223,23 +279,20 @@ static uint32_t cut_min_p(struct sampler *s, float min_p, float max, uint32_t n)
  */
 static int32_t draw(struct sampler *s, const struct kernels *k, float temp, int32_t best, float max, uint32_t n, float u)
 {
-	enum { CHUNK = 1024 };
+	uint32_t n_chunks = (n + CHUNK - 1) / CHUNK, chunk = 0;
+	float total = 0, sum = 0;
 	for (uint32_t i = 0; i < n; i++)
 		s->values[i] = (key_logit(s->keys[i]) - max) / temp;
-	float total = 0, sum = 0;
-	for (uint32_t i = 0; i < n; i += CHUNK)
-		total += k->sum_exp(s->values + i, 0, n - i < CHUNK ? n - i : CHUNK);
-	float target = u * total;
-	uint32_t chunk = 0;
-	for (; n - chunk > CHUNK; chunk += CHUNK) {
-		float next = sum + k->sum_exp(s->values + chunk, 0, CHUNK);
-		if (next > target)
-			break;
-		sum = next;
+	for (uint32_t c = 0; c < n_chunks; c++) {
+		s->sums[c] = k->sum_exp(s->values + c * CHUNK, 0, c + 1 < n_chunks ? CHUNK : n - c * CHUNK);
+		total += s->sums[c];
 	}
-	uint32_t end = n - chunk < CHUNK ? n : chunk + CHUNK;
+	float target = u * total;
+	while (chunk + 1 < n_chunks && sum + s->sums[chunk] <= target)
+		sum += s->sums[chunk++];
+	uint32_t end = chunk + 1 < n_chunks ? (chunk + 1) * CHUNK : n;
 	int32_t last = best;
-	for (uint32_t i = chunk; i < end; i++) {
+	for (uint32_t i = chunk * CHUNK; i < end; i++) {
 		float e = kernels_exp(s->values[i]);
 		if (e > 0)
 			last = key_id(s->keys[i]);
@@ -257,18 +310,12 @@ int32_t sampler_draw(struct sampler *s, const struct kernels *k, float *logits, 
 	add_biases(s, logits, r);
 	penalise_repeats(s, logits, p, log, n_tokens);
 	penalise_presence(s, logits, p, log, r->n_given, n_tokens);
-	int32_t best = greedy(logits, s->n_vocab);
+	int32_t best = greedy(s, k, logits);
 	if (p->temp == 0 || p->top_k == 1)
 		return best;
 	float max = logits[best];
-	uint32_t n = 0, sorted = 0;
-	for (uint32_t i = 0; i < s->n_vocab; i++)
-		if (isfinite(logits[i]))
-			s->keys[n++] = make_key(logits[i], i);
-	if (p->top_k > 0 && p->top_k < n) {
-		sort_front(s->keys, n, p->top_k);
-		n = sorted = p->top_k;
-	}
+	bool top_k = p->top_k > 0 && p->top_k < s->n_vocab;
+	uint32_t n = top_k ? take_best(s, k, logits, p->top_k) : take_all(s, logits), sorted = top_k ? n : 0;
 	if (p->top_p < 1)
 		n = cut_top_p(s, k, p->top_p, max, n, sorted);
 	if (p->min_p > 0)
