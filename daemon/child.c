@@ -9,9 +9,11 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/mem.h"
 
 /* What a child may see of the environment: what heritage.h names, the journal for its log, and the sanitizers' settings. */
 static const char *const inherited[] = {"FALCON_ISA", "JOURNAL_STREAM", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"};
+static const char one_blas_thread[] = "OPENBLAS_NUM_THREADS=1";
 enum { INHERITED = sizeof inherited / sizeof inherited[0], FDS_MOST = 8 };
 
 int child_find_engine(char *ret_path, size_t size, struct err *e)
@@ -41,8 +43,8 @@ int child_spawn(uv_loop_t *loop, uv_process_t *process, const char *path, char *
 		stdio[i].flags = UV_INHERIT_FD;
 		stdio[i].data.fd = i < 3 ? STDERR_FILENO : fds[i - 3];
 	}
-	char *env[INHERITED + 1];
-	int n_env = 0;
+	char *env[INHERITED + 2] = {xstrdup(one_blas_thread)};
+	int n_env = 1;
 	for (int i = 0; i < INHERITED; i++) {
 		const char *value = getenv(inherited[i]);
 		if (value != NULL && asprintf(&env[n_env], "%s=%s", inherited[i], value) > 0)

@@ -6,7 +6,9 @@
  *	falcon-engine --serve --threads N [--dense exact|openblas]
  *	falcon-engine --pack SOURCE --set-id 32HEX
  *
- * Environment: FALCON_ISA (portable|avx2|avx512|amx) holds the kernels to at most that instruction set.
+ * Environment: FALCON_ISA (portable|avx2|avx512|amx) holds the kernels to at most that instruction set; JOURNAL_STREAM says
+ * that standard error is the journal; OPENBLAS_NUM_THREADS=1 keeps OpenBLAS from making threads of its own when it is loaded,
+ * since the engine's pool splits the work. Besides these, settings of sanitizers.
  *
  * Exit status of the packer: 0 the image is complete, 1 the source was refused (the reason is on HERITAGE_STATUS).
  */

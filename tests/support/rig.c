@@ -117,6 +117,7 @@ pid_t rig_spawn(const struct rig *r, unsigned threads, const char *isa)
 	char number[16];
 	snprintf(number, sizeof number, "%u", threads);
 	assert_int_equal(isa ? setenv("FALCON_ISA", isa, 1) : unsetenv("FALCON_ISA"), 0);
+	assert_int_equal(setenv("OPENBLAS_NUM_THREADS", "1", 1), 0);
 	const char *dense = r->dense ? "openblas" : "exact";
 	const char *argv[] = {"falcon-engine", "--serve", "--threads", number, "--dense", dense, NULL};
 	const int fds[] = {r->weights, r->pages, r->board_fd, r->wake_engine, r->wake_falcond, r->lifeline[0]};
