@@ -53,7 +53,7 @@ void kernels_place(struct kernels_activations *a, void *memory, uint32_t n, uint
 /* One key/value head's part of a session's cache for one layer: pages in ascending order. */
 struct kernels_cache {
 	const void *const *keys;   /* [n_pages] -> [head_dim][32 tokens] */
-	const void *const *values; /* [n_pages] -> [32 tokens][head_dim] */
+	const void *const *values; /* [n_pages] -> [32 tokens][head_dim]; PAGES_Q8: each then 32 f32 scales */
 	uint32_t kv;               /* enum pages_kv */
 	uint32_t head_dim;
 };

@@ -20,6 +20,7 @@
 #endif
 
 #include "base/f16.h"
+#include "kernels/attention.h"
 #include "kernels/elementary.h"
 #include "kernels/kernels.h"
 #include "shm/pages.h"
@@ -134,10 +135,24 @@ static inline uint16_t narrow(float x)
 #endif
 }
 
+/* One token's codes, `step` elements apart, and its scale. */
+static inline void store_codes(const float *x, uint32_t n, int8_t *codes, size_t step, float *ret_scale)
+{
+	float factor;
+	*ret_scale = attention_code_scale(x, n, &factor);
+	for (uint32_t i = 0; i < n; i++)
+		codes[i * step] = (int8_t)attention_code(x[i], factor);
+}
+
 void VECTOR(store_kv)(const float *key, const float *value, uint32_t kv, uint32_t head_dim, uint32_t at, void *keys,
 		      void *values)
 {
-	if (kv == PAGES_F16) {
+	size_t elements = (size_t)head_dim * PAGE_TOKENS;
+	if (kv == PAGES_Q8) {
+		int8_t *k = keys, *v = values;
+		store_codes(key, head_dim, k + at, PAGE_TOKENS, (float *)(void *)(k + elements) + at);
+		store_codes(value, head_dim, v + (size_t)at * head_dim, 1, (float *)(void *)(v + elements) + at);
+	} else if (kv == PAGES_F16) {
 		uint16_t *k = keys, *v = values;
 		for (uint32_t d = 0; d < head_dim; d++) {
 			k[(size_t)d * PAGE_TOKENS + at] = narrow(key[d]);

@@ -4,11 +4,12 @@
 #include <errno.h>
 #include <string.h>
 
-static const char *const kv_names[] = {[PAGES_F16] = "f16", [PAGES_F32] = "f32"};
+static const char *const kv_names[] = {[PAGES_F16] = "f16", [PAGES_F32] = "f32", [PAGES_Q8] = "q8"};
 
 uint32_t pages_element(uint32_t kv)
 {
-	return kv == PAGES_F16 ? 2 : kv == PAGES_F32 ? 4 : 0;
+	static const uint32_t bytes[] = {[PAGES_F16] = 2, [PAGES_F32] = 4, [PAGES_Q8] = 1};
+	return kv < sizeof bytes / sizeof bytes[0] ? bytes[kv] : 0;
 }
 
 const char *pages_kv_name(uint32_t kv)
@@ -18,7 +19,8 @@ const char *pages_kv_name(uint32_t kv)
 
 uint64_t pages_half(const struct weights_hparams *hp, uint32_t kv)
 {
-	return (uint64_t)hp->head_dim * PAGE_TOKENS * pages_element(kv);
+	uint64_t scales = kv == PAGES_Q8 ? PAGE_TOKENS * sizeof(float) : 0;
+	return (uint64_t)hp->head_dim * PAGE_TOKENS * pages_element(kv) + scales;
 }
 
 uint64_t pages_offset(const struct weights_hparams *hp, uint32_t kv, uint32_t layer, uint32_t kv_head)

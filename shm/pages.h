@@ -5,7 +5,8 @@
  *	header (4,096 bytes) | heads, 128 bytes a page | payloads, stride bytes a page
  *
  * A page's payload is, for each layer, for each key/value head: keys [head_dim][32 tokens], then values [32 tokens][head_dim],
- * in the element type of header.kv. Pages start at absolute positions that are multiples of 32.
+ * in the element type of header.kv. With PAGES_Q8 the elements are signed 8-bit codes, and behind the keys, as behind the
+ * values, stand 32 floats: each token's scale. Pages start at absolute positions that are multiples of 32.
  *
  * Access: falcond creates the segment and never maps it; it copies with pread and pwrite and punches out what it frees.
  * falcond alone decides which session owns a page (the page tables on the board). The engine writes keys and values of
@@ -28,7 +29,7 @@ enum {
 	PAGES_ARITHMETIC = 1, /* version of docs/ARITHMETIC.md that keys and values were computed by */
 };
 
-enum pages_kv { PAGES_F16 = 0, PAGES_F32 = 1 };
+enum pages_kv { PAGES_F16 = 0, PAGES_F32 = 1, PAGES_Q8 = 2 };
 
 /* Written by falcond before any engine starts; constant from then on. */
 struct pages_header {
@@ -55,10 +56,10 @@ static_assert(sizeof(struct pages_head) == 128, "pages_head");
 
 /* Bytes of one element, 0 for an unknown kind. */
 uint32_t pages_element(uint32_t kv);
-const char *pages_kv_name(uint32_t kv); /* "f16", "f32" */
+const char *pages_kv_name(uint32_t kv); /* "f16", "f32", "q8" */
 
 /* Offset within a payload of the keys (values: + pages_half()) of a layer and key/value head; pages_payload() is the whole. */
-uint64_t pages_half(const struct weights_hparams *hp, uint32_t kv); /* head_dim * 32 elements */
+uint64_t pages_half(const struct weights_hparams *hp, uint32_t kv); /* head_dim * 32 elements, scales */
 uint64_t pages_offset(const struct weights_hparams *hp, uint32_t kv, uint32_t layer, uint32_t kv_head);
 uint64_t pages_payload(const struct weights_hparams *hp, uint32_t kv);
 

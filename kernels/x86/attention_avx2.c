@@ -9,18 +9,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shm/pages.h"
+
 #define ATTENTION(op) op##_avx2
 #define TILE_ROWS 3
-#define STAGE_ROWS UINT16_MAX /* never: widening runs beside the FMAs, and half as many bytes are read */
+#define STAGE(kv, rows) ((kv) == PAGES_Q8 && (rows) > 6) /* f16 never: widening it runs beside the FMAs */
 
-static inline __attribute__((always_inline)) __m256 load(const void *b, size_t i, bool half)
+static inline __attribute__((always_inline)) __m256 load(const void *b, size_t i, uint32_t kv)
 {
-	return half ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)b + i)))
-		    : _mm256_loadu_ps((const float *)b + i);
+	if (kv == PAGES_F16)
+		return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)b + i)));
+	if (kv == PAGES_Q8)
+		return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)((const int8_t *)b + i))));
+	return _mm256_loadu_ps((const float *)b + i);
 }
 
-static inline __attribute__((always_inline)) void product(const int rows, const bool half, const bool from_zero, const float *a,
-							  size_t lda, const void *b, size_t ldb, uint32_t steps,
+static inline __attribute__((always_inline)) void product(const int rows, const uint32_t kv, const bool from_zero,
+							  const float *a, size_t lda, const void *b, size_t ldb, uint32_t steps,
 							  const float *start, float *c, size_t ldc)
 {
 	__m256 sum[TILE_ROWS][4];
@@ -37,7 +42,7 @@ static inline __attribute__((always_inline)) void product(const int rows, const 
 			x[r] = _mm256_set1_ps(a[r * lda + i]);
 #pragma GCC unroll 4
 		for (int v = 0; v < 4; v++) {
-			__m256 y = load(b, i * ldb + 8 * v, half);
+			__m256 y = load(b, i * ldb + 8 * v, kv);
 #pragma GCC unroll 3
 			for (int r = 0; r < rows; r++)
 				sum[r][v] = _mm256_fmadd_ps(x[r], y, sum[r][v]);
@@ -50,10 +55,10 @@ static inline __attribute__((always_inline)) void product(const int rows, const 
 			_mm256_storeu_ps(c + r * ldc + 8 * v, sum[r][v]);
 }
 
-static void widen(const uint16_t *in, size_t n, float *out)
+static inline __attribute__((always_inline)) void widen(const void *in, uint32_t kv, size_t n, float *out)
 {
 	for (size_t i = 0; i < n; i += 8)
-		_mm256_storeu_ps(out + i, load(in, i, true));
+		_mm256_storeu_ps(out + i, load(in, i, kv));
 }
 
 static inline float largest_of(const float *s, float m)

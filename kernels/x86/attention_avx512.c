@@ -9,18 +9,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shm/pages.h"
+
 #define ATTENTION(op) op##_avx512
 #define TILE_ROWS 8
-#define STAGE_ROWS 24 /* widening shares a port with the FMAs */
+#define STAGE(kv, rows) ((kv) != PAGES_F32 && (rows) > 24) /* widening shares a port with the FMAs */
 
-static inline __attribute__((always_inline)) __m512 load(const void *b, size_t i, bool half)
+static inline __attribute__((always_inline)) __m512 load(const void *b, size_t i, uint32_t kv)
 {
-	return half ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)((const uint16_t *)b + i)))
-		    : _mm512_loadu_ps((const float *)b + i);
+	if (kv == PAGES_F16)
+		return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)((const uint16_t *)b + i)));
+	if (kv == PAGES_Q8)
+		return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)((const int8_t *)b + i))));
+	return _mm512_loadu_ps((const float *)b + i);
 }
 
-static inline __attribute__((always_inline)) void product(const int rows, const bool half, const bool from_zero, const float *a,
-							  size_t lda, const void *b, size_t ldb, uint32_t steps,
+static inline __attribute__((always_inline)) void product(const int rows, const uint32_t kv, const bool from_zero,
+							  const float *a, size_t lda, const void *b, size_t ldb, uint32_t steps,
 							  const float *start, float *c, size_t ldc)
 {
 	__m512 sum[TILE_ROWS][2];
@@ -31,7 +36,7 @@ static inline __attribute__((always_inline)) void product(const int rows, const 
 			sum[r][v] = from_zero ? _mm512_setzero_ps()
 					      : _mm512_mul_ps(_mm512_loadu_ps(c + r * ldc + 16 * v), _mm512_set1_ps(start[r]));
 	for (uint32_t i = 0; i < steps; i++) {
-		__m512 low = load(b, i * ldb, half), high = load(b, i * ldb + 16, half);
+		__m512 low = load(b, i * ldb, kv), high = load(b, i * ldb + 16, kv);
 #pragma GCC unroll 8
 		for (int r = 0; r < rows; r++) {
 			__m512 x = _mm512_set1_ps(a[r * lda + i]);
@@ -46,10 +51,10 @@ static inline __attribute__((always_inline)) void product(const int rows, const 
 			_mm512_storeu_ps(c + r * ldc + 16 * v, sum[r][v]);
 }
 
-static void widen(const uint16_t *in, size_t n, float *out)
+static inline __attribute__((always_inline)) void widen(const void *in, uint32_t kv, size_t n, float *out)
 {
 	for (size_t i = 0; i < n; i += 16)
-		_mm512_storeu_ps(out + i, load(in, i, true));
+		_mm512_storeu_ps(out + i, load(in, i, kv));
 }
 
 static inline float largest_of(const float *s, float m)

@@ -8,15 +8,16 @@
  *	c[r][j] = start, then fmaf(a[r][i], b[i][j], c[r][j]) for i ascending
  *
  * so one micro-kernel serves both, lanes are never pieces of one sum, and a row's bits do not depend on its tile. The
- * micro-kernel widens f16 on the way; where many tiles would repeat that, a page is staged in f32 once.
+ * micro-kernel widens elements on the way; where many tiles would repeat that, a page is staged in f32 once. Eight-bit codes
+ * are multiplied as floats too: their sums are integers below 2^24, so exact.
  *
  * The including file gives, before this text:
  *	ATTENTION(op)   its name for op
  *	TILE_ROWS       most rows of a tile: 3 or 8
- *	STAGE_ROWS      with more rows than that f16 pages are staged
- *	product(rows, half, from_zero, a, lda, b, ldb, steps, start, c, ldc)   always inline, the micro-kernel over 32 columns:
- *	                start is +0 or c[r][j] * start[r]; b is f16 if half, else f32; rows, half and from_zero are constants
- *	widen(in, n, out)   f16 to f32, n a multiple of 16
+ *	STAGE(kv, rows) whether pages of this type are staged for so many rows
+ *	product(rows, kv, from_zero, a, lda, b, ldb, steps, start, c, ldc)   always inline, the micro-kernel over 32 columns:
+ *	                start is +0 or c[r][j] * start[r]; b's elements are of enum pages_kv; rows, kv, from_zero are constants
+ *	widen(in, kv, n, out)   always inline, to f32, n a multiple of 16
  *	largest_of(s, m)    the largest of m and 32 scores; a NaN is never larger
  *	tree(e)             the sum of 32 weights in the order of docs/ARITHMETIC.md
  */
@@ -27,9 +28,10 @@
 
 /* One page as the products read it. */
 struct page {
-	const void *keys, *values; /* [dim][32], [32][dim] */
-	bool half;                 /* f16, else f32 */
-	uint32_t at;               /* position of the first token */
+	const void *keys, *values;              /* [dim][32], [32][dim] */
+	const float *key_scales, *value_scales; /* [32] of PAGES_Q8, else NULL */
+	uint32_t kv;                            /* enum pages_kv */
+	uint32_t at;                            /* position of the first token */
 	uint32_t dim;
 };
 
@@ -39,6 +41,8 @@ struct stage {
 	float *weights;    /* [rows][32] scores, then weights */
 	float *correction; /* [rows] */
 	float *sum;        /* [rows] of a row's weights */
+	float *scale;      /* [rows] of a row's codes, with PAGES_Q8 */
+	float *codes;      /* [rows][dim] */
 };
 
 /* attention_scratch_bytes() counts these. */
@@ -46,7 +50,13 @@ static struct stage stage_at(void *scratch, uint32_t dim, uint32_t rows)
 {
 	size_t half = (size_t)(dim + 1) * PAGE_TOKENS;
 	float *keys = scratch, *weights = keys + 2 * half, *correction = weights + (size_t)rows * PAGE_TOKENS;
-	return (struct stage){keys, keys + half, weights, correction, correction + rows};
+	return (struct stage){keys,
+			      keys + half,
+			      weights,
+			      correction,
+			      correction + rows,
+			      correction + 2 * (size_t)rows,
+			      correction + 3 * (size_t)rows};
 }
 
 static inline uint32_t visible(uint32_t length, uint32_t at)
@@ -54,12 +64,21 @@ static inline uint32_t visible(uint32_t length, uint32_t at)
 	return length <= at ? 0 : length - at < PAGE_TOKENS ? length - at : PAGE_TOKENS;
 }
 
+/* Element n of a page's half. */
+static inline const void *advance(const struct page *page, const void *elements, size_t n)
+{
+	return (const char *)elements + n * (page->kv == PAGES_F32 ? 4 : page->kv == PAGES_F16 ? 2 : 1);
+}
+
 static void stage_part(const void *in, uint32_t kv, uint32_t dim, float *out)
 {
+	size_t n = (size_t)dim * PAGE_TOKENS;
 	if (kv == PAGES_F16)
-		widen(in, (size_t)dim * PAGE_TOKENS, out);
+		widen(in, PAGES_F16, n, out);
+	else if (kv == PAGES_Q8)
+		widen(in, PAGES_Q8, n, out);
 	else
-		memcpy(out, in, (size_t)dim * PAGE_TOKENS * sizeof *out);
+		memcpy(out, in, n * sizeof *out);
 }
 
 /* Values are read 32 dimensions at a time: where that would pass a row's end they are staged whatever the type. */
@@ -67,33 +86,41 @@ static struct page page_open(const struct kernels_cache *cache, uint32_t at, uin
 {
 	struct page page = {.keys = cache->keys[at / PAGE_TOKENS],
 			    .values = cache->values[at / PAGE_TOKENS],
-			    .half = cache->kv == PAGES_F16,
+			    .kv = cache->kv,
 			    .at = at,
 			    .dim = cache->head_dim};
-	if (page.dim % 32 == 0 && (!page.half || rows <= STAGE_ROWS))
+	if (page.kv == PAGES_Q8) {
+		page.key_scales = advance(&page, page.keys, (size_t)page.dim * PAGE_TOKENS);
+		page.value_scales = advance(&page, page.values, (size_t)page.dim * PAGE_TOKENS);
+	}
+	if (page.dim % 32 == 0 && !STAGE(page.kv, rows))
 		return page;
 	stage_part(page.keys, cache->kv, page.dim, stage->keys);
 	stage_part(page.values, cache->kv, page.dim, stage->values);
 	page.keys = stage->keys;
 	page.values = stage->values;
-	page.half = false;
+	page.kv = PAGES_F32;
 	return page;
 }
 
 /* The micro-kernel for a number of rows and a type known only now. */
-static void product_of(uint32_t rows, bool half, bool from_zero, const float *a, size_t lda, const void *b, size_t ldb,
+static void product_of(uint32_t rows, uint32_t kv, bool from_zero, const float *a, size_t lda, const void *b, size_t ldb,
 		       uint32_t steps, const float *start, float *c, size_t ldc)
 {
+#define START(n, kind)                                                                                                         \
+	if (from_zero)                                                                                                         \
+		product(n, kind, true, a, lda, b, ldb, steps, start, c, ldc);                                                  \
+	else                                                                                                                   \
+		product(n, kind, false, a, lda, b, ldb, steps, start, c, ldc)
 #define CASE(n)                                                                                                                \
 	case n:                                                                                                                \
-		if (half && from_zero)                                                                                         \
-			product(n, true, true, a, lda, b, ldb, steps, start, c, ldc);                                          \
-		else if (half)                                                                                                 \
-			product(n, true, false, a, lda, b, ldb, steps, start, c, ldc);                                         \
-		else if (from_zero)                                                                                            \
-			product(n, false, true, a, lda, b, ldb, steps, start, c, ldc);                                         \
-		else                                                                                                           \
-			product(n, false, false, a, lda, b, ldb, steps, start, c, ldc);                                        \
+		if (kv == PAGES_F16) {                                                                                         \
+			START(n, PAGES_F16);                                                                                   \
+		} else if (kv == PAGES_Q8) {                                                                                   \
+			START(n, PAGES_Q8);                                                                                    \
+		} else {                                                                                                       \
+			START(n, PAGES_F32);                                                                                   \
+		}                                                                                                              \
 		break
 	switch (rows) {
 		CASE(1);
@@ -110,6 +137,7 @@ static void product_of(uint32_t rows, bool half, bool from_zero, const float *a,
 #endif
 	}
 #undef CASE
+#undef START
 }
 
 /* Rows are cut into tiles as even as can be: 9 are 5 + 4, not 8 + 1. */
@@ -117,11 +145,6 @@ static inline uint32_t tile_rows(uint32_t rows)
 {
 	uint32_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
 	return (rows + tiles - 1) / tiles;
-}
-
-static inline const void *advance(const struct page *page, const void *elements, size_t n)
-{
-	return (const char *)elements + n * (page->half ? sizeof(uint16_t) : sizeof(float));
 }
 
 /* Dimensions [d, d + 32) of a tile's values: all rows as far as the shortest sees, then each row alone. */
@@ -132,14 +155,14 @@ static void weigh_columns(const struct page *page, const uint32_t *length, uint3
 	uint32_t shortest = PAGE_TOKENS;
 	for (uint32_t r = 0; r < rows; r++)
 		shortest = visible(length[r], page->at) < shortest ? visible(length[r], page->at) : shortest;
-	product_of(rows, page->half, false, weights, PAGE_TOKENS, advance(page, page->values, d), page->dim, shortest,
-		   correction, o, ldo);
+	product_of(rows, page->kv, false, weights, PAGE_TOKENS, advance(page, page->values, d), page->dim, shortest, correction,
+		   o, ldo);
 	const void *rest = advance(page, page->values, (size_t)shortest * page->dim + d);
 	for (uint32_t r = 0; r < rows; r++) {
 		uint32_t more = visible(length[r], page->at) - shortest;
 		if (more)
-			product_of(1, page->half, false, weights + r * PAGE_TOKENS + shortest, PAGE_TOKENS, rest, page->dim,
-				   more, &one, o + r * ldo, ldo);
+			product_of(1, page->kv, false, weights + r * PAGE_TOKENS + shortest, PAGE_TOKENS, rest, page->dim, more,
+				   &one, o + r * ldo, ldo);
 	}
 }
 
@@ -187,6 +210,23 @@ static void add_bias(float *s, float slope, const struct page *page)
 		s[t] += attention_bias(slope, page->at + t, scale);
 }
 
+static void multiply(float *s, float factor, const float *scales)
+{
+	for (uint32_t t = 0; t < PAGE_TOKENS; t++)
+		s[t] *= factor * scales[t];
+}
+
+/* Queries become codes for the whole span. */
+static void encode(const float *q, uint32_t dim, uint32_t rows, const struct stage *stage)
+{
+	for (uint32_t r = 0; r < rows; r++, q += dim) {
+		float factor, *codes = stage->codes + (size_t)r * dim;
+		stage->scale[r] = attention_code_scale(q, dim, &factor);
+		for (uint32_t d = 0; d < dim; d++)
+			codes[d] = attention_code(q[d], factor);
+	}
+}
+
 /* All rows against one page. */
 static void attend_page(const struct page *page, const float *q, const uint32_t *length, const float *slope, uint32_t rows,
 			struct kernels_partial out, const struct stage *stage)
@@ -195,15 +235,19 @@ static void attend_page(const struct page *page, const float *q, const uint32_t 
 	uint32_t tile = tile_rows(rows);
 	for (uint32_t r = 0, n; r < rows; r += n) {
 		n = rows - r < tile ? rows - r : tile;
-		product_of(n, page->half, true, q + r * dim, dim, page->keys, PAGE_TOKENS, page->dim, NULL,
+		product_of(n, page->kv, true, q + r * dim, dim, page->keys, PAGE_TOKENS, page->dim, NULL,
 			   stage->weights + r * PAGE_TOKENS, PAGE_TOKENS);
 	}
 	for (uint32_t r = 0; r < rows; r++) {
 		uint32_t n = visible(length[r], page->at);
 		float *s = stage->weights + r * PAGE_TOKENS;
+		if (page->key_scales)
+			multiply(s, stage->scale[r], page->key_scales);
 		if (slope)
 			add_bias(s, slope[r], page);
 		softmax(s, n, &out.m[r], &stage->correction[r], &stage->sum[r]);
+		if (page->value_scales)
+			multiply(s, 1.0f, page->value_scales);
 	}
 	for (uint32_t r = 0; r < rows; r++) {
 		stage->correction[r] = elementary_exp2(stage->correction[r]);
@@ -227,6 +271,10 @@ void ATTENTION(attend)(const struct kernels_cache *cache, uint32_t first, const 
 		longest = length[r] > longest ? length[r] : longest;
 	}
 	memset(out.o, 0, rows * dim * sizeof *out.o);
+	if (cache->kv == PAGES_Q8) {
+		encode(q, cache->head_dim, rows, &stage);
+		q = stage.codes;
+	}
 	for (uint32_t at = first; at < first + KERNELS_SPAN && at < longest; at += PAGE_TOKENS) {
 		/* Rows in front that see nothing of this page or those behind it are done: lengths usually ascend. */
 		uint32_t done = 0;
@@ -234,6 +282,8 @@ void ATTENTION(attend)(const struct kernels_cache *cache, uint32_t first, const 
 			done++;
 		struct page page = page_open(cache, at, rows - done, &stage);
 		struct kernels_partial left = {out.m + done, out.l + done, out.o + done * dim};
-		attend_page(&page, q + done * dim, length + done, slope ? slope + done : NULL, rows - done, left, &stage);
+		struct stage rest = stage;
+		rest.scale += done;
+		attend_page(&page, q + done * dim, length + done, slope ? slope + done : NULL, rows - done, left, &rest);
 	}
 }

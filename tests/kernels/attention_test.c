@@ -38,7 +38,8 @@ static void scene_init(struct scene *s, uint32_t n, uint32_t rows, uint32_t dim,
 {
 	*s = (struct scene){.n = n, .rows = rows, .cache = {.kv = kv, .head_dim = dim}};
 	s->spans = (n + KERNELS_SPAN - 1) / KERNELS_SPAN;
-	size_t half = (size_t)dim * PAGE_TOKENS * (kv == PAGES_F16 ? 2 : 4), n_pages = (n + PAGE_TOKENS - 1) / PAGE_TOKENS;
+	struct weights_hparams hp = {.head_dim = dim};
+	size_t half = pages_half(&hp, kv), n_pages = (n + PAGE_TOKENS - 1) / PAGE_TOKENS;
 	s->pages = nans(2 * half * n_pages);
 	for (size_t p = 0; p < n_pages; p++) {
 		s->keys[p] = (char *)s->pages + 2 * half * p;
@@ -139,6 +140,51 @@ static void plain_c_agrees_with_softmax_in_double(void **state)
 	}
 }
 
+/* Codes of 8 bits: keys and values within 1/254 of a token's largest, which random ones average out. */
+static void eight_bit_pages_stay_close_to_exact_ones(void **state)
+{
+	(void)state;
+	enum { N = 300, ROWS = 4, DIM = 64 };
+	struct scene exact, coded;
+	scene_init(&exact, N, ROWS, DIM, PAGES_F32, 1.0f);
+	scene_init(&coded, N, ROWS, DIM, PAGES_Q8, 1.0f);
+	memcpy(coded.q, exact.q, ROWS * DIM * sizeof *coded.q);
+	for (uint32_t t = 0; t < N; t++)
+		plain->store_kv(exact.key + t * DIM, exact.value + t * DIM, PAGES_Q8, DIM, t % PAGE_TOKENS,
+				(void *)(uintptr_t)coded.keys[t / PAGE_TOKENS],
+				(void *)(uintptr_t)coded.values[t / PAGE_TOKENS]);
+	run_rows(plain, &exact, 0, ROWS, &expected);
+	run_rows(plain, &coded, 0, ROWS, &actual);
+	double worst = 0, largest = 0;
+	for (uint32_t i = 0; i < ROWS * DIM; i++) {
+		worst = fmax(worst, fabs((double)actual.out[i] - (double)expected.out[i]));
+		largest = fmax(largest, fabs((double)expected.out[i]));
+	}
+	assert_true(worst > 0 && worst < 0.02 * largest);
+	scene_done(&exact);
+	scene_done(&coded);
+}
+
+/* A value that no code holds must not pass silently. */
+static void eight_bit_pages_keep_what_is_not_finite_visible(void **state)
+{
+	(void)state;
+	enum { DIM = 64 };
+	const float bad[] = {NAN, INFINITY, -INFINITY};
+	for (int i = 0; i < 6; i++) {
+		struct scene s;
+		scene_init(&s, 40, 1, DIM, PAGES_Q8, 1.0f);
+		(i % 2 ? s.key : s.value)[33 * DIM + 5] = bad[i / 2];
+		plain->store_kv(s.key + 33 * DIM, s.value + 33 * DIM, PAGES_Q8, DIM, 1, (void *)(uintptr_t)s.keys[1],
+				(void *)(uintptr_t)s.values[1]);
+		for (unsigned v = 0; kernels_at(v); v++) {
+			run_rows(kernels_at(v), &s, 0, 1, &actual);
+			assert_true(isnan(actual.out[0]));
+		}
+		scene_done(&s);
+	}
+}
+
 static void a_row_that_sees_nothing_of_a_span_leaves_an_empty_part(void **state)
 {
 	(void)state;
@@ -187,7 +233,7 @@ static void scene_random(struct scene *s)
 	static const uint32_t dims[] = {64, 128, 256, 80, 96, 2, 6, 32, 36, 100, 66};
 	uint32_t n = random_below(4) ? 1 + random_below(200) : 1 + random_below(MAX_SPANS * KERNELS_SPAN);
 	uint32_t rows = 1 + random_below(random_below(2) ? 9 : 40), dim = dims[random_below(sizeof dims / sizeof *dims)];
-	scene_init(s, n, rows, dim, random_below(2), random_below(3) ? 1.0f : 20.0f);
+	scene_init(s, n, rows, dim, random_below(3), random_below(3) ? 1.0f : 20.0f);
 	s->alibi = random_below(3) == 0;
 	uint32_t shape = random_below(3);
 	for (uint32_t r = 0; r < rows; r++) {
@@ -248,8 +294,12 @@ static void every_version_treats_extremes_alike(void **state)
 			void *half = (void *)(uintptr_t)(key ? s.keys : s.values)[t / PAGE_TOKENS];
 			if (s.cache.kv == PAGES_F16)
 				((uint16_t *)half)[at] = x;
-			else
+			else if (s.cache.kv == PAGES_F32)
 				((float *)half)[at] = random_below(2) ? f32_from_f16(x) : random_extreme();
+			else if (random_below(2))
+				((int8_t *)half)[at] = (int8_t)random_bits();
+			else
+				((float *)half)[s.cache.head_dim * PAGE_TOKENS / 4 + t % PAGE_TOKENS] = f32_from_f16(x);
 		}
 		if (round % 4 == 0)
 			for (size_t i = 0; i < (size_t)s.rows * s.cache.head_dim; i++)
@@ -277,7 +327,7 @@ static void bench_shape(const char *what, uint32_t rows, uint32_t dim, uint32_t 
 			double time = bench_seconds() - start;
 			best = time < best ? time : best;
 		}
-		double flop = 4.0 * rows * dim * s.n, bytes = 2.0 * s.n * dim * (kv == PAGES_F16 ? 2 : 4);
+		double flop = 4.0 * rows * dim * s.n, bytes = 2.0 * s.n * dim * pages_element(kv);
 		printf("  %7s: %6.1f Gflop/s %5.1f flop/cycle %5.1f GB/s", k->name, flop / best * 1e-9, flop / best / hertz,
 		       bytes / best * 1e-9);
 	}
@@ -294,6 +344,10 @@ static int bench(void)
 	bench_shape("128 rows of 128, f16", 128, 128, PAGES_F16, hertz);
 	bench_shape("128 rows of 256, f16", 128, 256, PAGES_F16, hertz);
 	bench_shape("32 heads of 64, f16", 32, 64, PAGES_F16, hertz);
+	bench_shape("128 rows of 64, q8", 128, 64, PAGES_Q8, hertz);
+	bench_shape("32 heads of 64, q8", 32, 64, PAGES_Q8, hertz);
+	bench_shape("8 heads of 128, q8", 8, 128, PAGES_Q8, hertz);
+	bench_shape("1 head of 64, q8", 1, 64, PAGES_Q8, hertz);
 	bench_shape("32 heads of 64, f32", 32, 64, PAGES_F32, hertz);
 	bench_shape("32 heads of 128, f16", 32, 128, PAGES_F16, hertz);
 	bench_shape("8 heads of 128, f16", 8, 128, PAGES_F16, hertz);
@@ -314,6 +368,8 @@ int main(int argc, char **argv)
 		return bench();
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(plain_c_agrees_with_softmax_in_double),
+		cmocka_unit_test(eight_bit_pages_stay_close_to_exact_ones),
+		cmocka_unit_test(eight_bit_pages_keep_what_is_not_finite_visible),
 		cmocka_unit_test(a_row_that_sees_nothing_of_a_span_leaves_an_empty_part),
 		cmocka_unit_test(a_part_that_saw_nothing_changes_no_bit_of_a_merge),
 		cmocka_unit_test(every_version_gives_the_bytes_of_plain_c),

@@ -80,6 +80,7 @@ static void pages_are_planned_and_checked(void **state)
 	struct err e = {0};
 	pages_plan(&shape, PAGES_F16, 100, &h);
 	assert_int_equal(pages_payload(&shape, PAGES_F16), 6 * 2 * 64 * 32 * 2);
+	assert_int_equal(pages_payload(&shape, PAGES_Q8), 6 * 2 * (64 * 32 + 32 * 4));
 	assert_int_equal(pages_check(&h, h.size, &shape, &e), 0);
 	h.stride += 4096;
 	assert_int_equal(pages_check(&h, h.size, &shape, &e), -EINVAL);
