@@ -49,7 +49,7 @@ static const struct config_key {
 				"its members administer falcond, as root and its own user do; the default only where it exists"},
 	[CONFIG_STATE] = {"state", TYPE_TEXT, AT(state), 0, 0, NULL, NULL, "folder for what outlives a reboot; created if missing"},
 	[CONFIG_THREADS] = {"threads", TYPE_COUNT, AT(threads), 0, 1024, "0", NULL, "threads that compute; 0 is one a core"},
-	[CONFIG_KV] = {"kv", TYPE_CHOICE, AT(kv), 0, 0, "f16", "f16|f32", "how keys and values are stored"},
+	[CONFIG_KV] = {"kv", TYPE_CHOICE, AT(kv), 0, 0, "f16", "f16|f32|q8", "how keys and values are stored"},
 	[CONFIG_DENSE] = {"dense", TYPE_CHOICE, AT(dense), 0, 0, "exact", "exact|openblas",
 			  "who multiplies unquantised matrices"},
 	[CONFIG_MEMORY] = {"memory", TYPE_SIZE, AT(memory), 0, 1ull << 46, "0", NULL,

@@ -245,7 +245,7 @@ static void print_help(void)
 	       "      --socket URL\n"
 	       "      --state DIR\n"
 	       "      --threads N\n"
-	       "      --kv f16|f32\n"
+	       "      --kv f16|f32|q8\n"
 	       "      --check         check the configuration and exit\n"
 	       "      --version\n"
 	       "      --help\n\n"

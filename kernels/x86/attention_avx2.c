@@ -13,7 +13,7 @@
 
 #define ATTENTION(op) op##_avx2
 #define TILE_ROWS 3
-#define STAGE(kv, rows) ((kv) == PAGES_Q8 && (rows) > 6) /* f16 never: widening it runs beside the FMAs */
+#define STAGE(kv, rows) ((kv) == PAGES_Q8 && (rows) > 12) /* f16 never: widening it runs beside the FMAs */
 
 static inline __attribute__((always_inline)) __m256 load(const void *b, size_t i, uint32_t kv)
 {
