@@ -19,7 +19,8 @@ int checkpoint_check(struct checkpoint *c, struct err *e)
 		hp->n_context = most;
 	const struct weights_tokenizer *t = (const void *)c->tokenizer.data;
 	if (t->n_tokens > hp->n_vocab) {
-		err_set(e, -EINVAL, "%s: the tokenizer has %u tokens, the embedding %u rows", c->file, t->n_tokens, hp->n_vocab);
+		err_set(e, -EINVAL, "%s: the tokenizer has %u tokens, the embedding %u rows", c->file, t->n_tokens,
+			hp->n_vocab);
 		return err_hint(e, "the tokenizer belongs to another model");
 	}
 	return 0;
@@ -27,11 +28,13 @@ int checkpoint_check(struct checkpoint *c, struct err *e)
 
 void checkpoint_set_name(struct checkpoint *c, const char *name, size_t length)
 {
+	char printable[sizeof c->name] = "";
 	size_t n = 0;
-	for (size_t i = 0; i < length && n + 1 < sizeof c->name; i++)
+	for (size_t i = 0; i < length && n + 1 < sizeof printable; i++)
 		if (name[i] >= 0x20 && name[i] < 0x7f)
-			c->name[n++] = name[i];
-	c->name[n] = '\0';
+			printable[n++] = name[i];
+	if (n > 0)
+		memcpy(c->name, printable, sizeof printable);
 }
 
 void checkpoint_done(struct checkpoint *c)

@@ -41,7 +41,7 @@ int hf_checkpoint(struct files *files, struct checkpoint *c, struct err *e);
 /* Hyperparameters are in bounds and the tokenizer fits the embedding; both kinds of file end with this. */
 int checkpoint_check(struct checkpoint *c, struct err *e);
 
-/* Takes what is printable of a name; at most 63 bytes. */
+/* Takes what is printable of a name, at most 63 bytes; without any, the name stays what it was. */
 void checkpoint_set_name(struct checkpoint *c, const char *name, size_t length);
 
 void checkpoint_done(struct checkpoint *c);

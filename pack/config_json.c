@@ -66,9 +66,11 @@ static int read_rope(const json_t *o, struct weights_hparams *hp, struct err *e)
 	}
 	float partial = 1;
 	if (r == 0)
-		r = want_f32(rope != NULL && json_value(rope, "partial_rotary_factor", NULL) ? rope : o, "partial_rotary_factor", &partial, e);
+		r = want_f32(rope != NULL && json_value(rope, "partial_rotary_factor", NULL) ? rope : o,
+			     "partial_rotary_factor", &partial, e);
 	if (r == 0 && (partial < 1 || partial > 1))
-		return err_set(e, -EINVAL, "partial_rotary_factor is %g; rotary over a part of the head is not supported", (double)partial);
+		return err_set(e, -EINVAL, "partial_rotary_factor is %g; rotary over a part of the head is not supported",
+			       (double)partial);
 	if (r == 0 && !(hp->rope_theta >= 1 && hp->rope_theta <= 1e12f))
 		return err_set(e, -EINVAL, "rope_theta is %g, expected 1 to 1e12", (double)hp->rope_theta);
 	return r;
@@ -85,7 +87,8 @@ static int read_common(const json_t *o, struct weights_hparams *hp, struct err *
 		return r;
 	hp->n_context = 2048;
 	hp->head_dim = hp->n_head > 0 && hp->n_embd % hp->n_head == 0 ? hp->n_embd / hp->n_head : 0;
-	if ((r = want_u32(o, "max_position_embeddings", NULL, &hp->n_context, e)) < 0 || (r = want_u32(o, "head_dim", NULL, &hp->head_dim, e)) < 0)
+	if ((r = want_u32(o, "max_position_embeddings", NULL, &hp->n_context, e)) < 0 ||
+	    (r = want_u32(o, "head_dim", NULL, &hp->head_dim, e)) < 0)
 		return r;
 	if (json_value(o, "quantization_config", NULL) != NULL) {
 		err_set(e, -EINVAL, "quantization_config: the checkpoint is quantised");
@@ -99,9 +102,11 @@ struct falcon_switches { bool alibi, bias, parallel, multi_query, grouped; };
 static int read_switches(const json_t *o, bool rw, struct falcon_switches *s, struct err *e)
 {
 	int r;
-	*s = (struct falcon_switches){.parallel = !rw, .multi_query = !rw, .grouped = rw && json_value(o, "n_head_kv", NULL) != NULL};
+	*s = (struct falcon_switches){
+		.parallel = !rw, .multi_query = !rw, .grouped = rw && json_value(o, "n_head_kv", NULL) != NULL};
 	if ((r = want_bool(o, "alibi", &s->alibi, e)) < 0 || (r = want_bool(o, "bias", &s->bias, e)) < 0 ||
-	    (r = want_bool(o, "parallel_attn", &s->parallel, e)) < 0 || (r = want_bool(o, "multi_query", &s->multi_query, e)) < 0 ||
+	    (r = want_bool(o, "parallel_attn", &s->parallel, e)) < 0 ||
+	    (r = want_bool(o, "multi_query", &s->multi_query, e)) < 0 ||
 	    (r = want_bool(o, "new_decoder_architecture", &s->grouped, e)) < 0)
 		return r;
 	if (s->parallel && (s->alibi || s->bias))
@@ -131,12 +136,14 @@ static int read_falcon(const json_t *o, bool rw, struct checkpoint *c, struct er
 		r = want_u32(o, "num_kv_heads", "n_head_kv", &hp->n_kv_head, e);
 	}
 	if (r < 0 || (r = want_u32(o, "num_ln_in_parallel_attn", NULL, &hp->n_norm, e)) < 0 ||
-	    (r = want_u32(o, "ffn_hidden_size", NULL, &hp->n_ff, e)) < 0 || (r = want_f32(o, "layer_norm_epsilon", &hp->norm_eps, e)) < 0 ||
+	    (r = want_u32(o, "ffn_hidden_size", NULL, &hp->n_ff, e)) < 0 ||
+	    (r = want_f32(o, "layer_norm_epsilon", &hp->norm_eps, e)) < 0 ||
 	    (r = want_bool(o, "tie_word_embeddings", &tied, e)) < 0 || (r = must_be_text(o, "activation", "gelu", e)) < 0 ||
 	    (r = must_be_false(o, "apply_residual_connection_post_layernorm", e)) < 0)
 		return r;
 	if (hp->n_norm == 2 && !s.grouped)
-		return err_set(e, -EINVAL, "num_ln_in_parallel_attn is 2 without new_decoder_architecture, which is not supported");
+		return err_set(e, -EINVAL,
+			       "num_ln_in_parallel_attn is 2 without new_decoder_architecture, which is not supported");
 	c->head_optional = tied;
 	return s.alibi ? 0 : read_rope(o, hp, e);
 }
@@ -152,7 +159,8 @@ static int read_llama(const json_t *o, struct checkpoint *c, struct err *e)
 	hp->n_norm = 1;
 	hp->norm_eps = 1e-6f;
 	if ((r = want_u32(o, "num_key_value_heads", NULL, &hp->n_kv_head, e)) < 0 ||
-	    (r = need_u32(o, "intermediate_size", NULL, &hp->n_ff, e)) < 0 || (r = want_f32(o, "rms_norm_eps", &hp->norm_eps, e)) < 0 ||
+	    (r = need_u32(o, "intermediate_size", NULL, &hp->n_ff, e)) < 0 ||
+	    (r = want_f32(o, "rms_norm_eps", &hp->norm_eps, e)) < 0 ||
 	    (r = want_bool(o, "tie_word_embeddings", &tied, e)) < 0 || (r = must_be_text(o, "hidden_act", "silu", e)) < 0 ||
 	    (r = must_be_false(o, "attention_bias", e)) < 0 || (r = must_be_false(o, "mlp_bias", e)) < 0)
 		return r;

@@ -21,12 +21,14 @@ static const uint8_t item_bytes[GGUF_TYPES] = {[GGUF_U8] = 1, [GGUF_I8] = 1, [GG
 
 /* ggml's numbers for the types of tensors; `ours` is -1 for those that are known by name only. */
 static const struct { uint32_t number; const char *name; int ours; } tensor_types[] = {
-	{0, "F32", WEIGHTS_F32}, {1, "F16", WEIGHTS_F16}, {2, "Q4_0", WEIGHTS_Q4_0}, {3, "Q4_1", WEIGHTS_Q4_1},
+	{0, "F32", WEIGHTS_F32},   {1, "F16", WEIGHTS_F16},   {2, "Q4_0", WEIGHTS_Q4_0}, {3, "Q4_1", WEIGHTS_Q4_1},
 	{6, "Q5_0", WEIGHTS_Q5_0}, {7, "Q5_1", WEIGHTS_Q5_1}, {8, "Q8_0", WEIGHTS_Q8_0}, {30, "BF16", WEIGHTS_BF16},
-	{9, "Q8_1", -1}, {10, "Q2_K", -1}, {11, "Q3_K", -1}, {12, "Q4_K", -1}, {13, "Q5_K", -1}, {14, "Q6_K", -1}, {15, "Q8_K", -1},
-	{16, "IQ2_XXS", -1}, {17, "IQ2_XS", -1}, {18, "IQ3_XXS", -1}, {19, "IQ1_S", -1}, {20, "IQ4_NL", -1}, {21, "IQ3_S", -1},
-	{22, "IQ2_S", -1}, {23, "IQ4_XS", -1}, {24, "I8", -1}, {25, "I16", -1}, {26, "I32", -1}, {27, "I64", -1}, {28, "F64", -1},
-	{29, "IQ1_M", -1}, {34, "TQ1_0", -1}, {35, "TQ2_0", -1}, {39, "MXFP4", -1},
+	{9, "Q8_1", -1},           {10, "Q2_K", -1},          {11, "Q3_K", -1},          {12, "Q4_K", -1},
+	{13, "Q5_K", -1},          {14, "Q6_K", -1},          {15, "Q8_K", -1},          {16, "IQ2_XXS", -1},
+	{17, "IQ2_XS", -1},        {18, "IQ3_XXS", -1},       {19, "IQ1_S", -1},         {20, "IQ4_NL", -1},
+	{21, "IQ3_S", -1},         {22, "IQ2_S", -1},         {23, "IQ4_XS", -1},        {24, "I8", -1},
+	{25, "I16", -1},           {26, "I32", -1},           {27, "I64", -1},           {28, "F64", -1},
+	{29, "IQ1_M", -1},         {34, "TQ1_0", -1},         {35, "TQ2_0", -1},         {39, "MXFP4", -1},
 };
 
 static int cut_short(const struct gguf *g, const struct reader *r, const char *what, struct err *e)
@@ -42,7 +44,8 @@ static const char *take_string(struct reader *r, uint64_t *ret_length)
 	return (const char *)reader_take(r, *ret_length);
 }
 
-static int read_value(const struct gguf *g, struct reader *r, const char *key, size_t key_length, struct gguf_value *v, struct err *e)
+static int read_value(const struct gguf *g, struct reader *r, const char *key, size_t key_length, struct gguf_value *v,
+		      struct err *e)
 {
 	*v = (struct gguf_value){.type = reader_u32(r), .n = 1};
 	if (v->type == GGUF_ARRAY) {
@@ -102,7 +105,8 @@ static int find_type(const struct gguf *g, const char *name, uint32_t number, ui
 		}
 		type = tensor_types[i].name;
 	}
-	err_set(e, -EINVAL, "%s: tensor %s has type %s (number %" PRIu32 "), which is not supported", g->file, name, type, number);
+	err_set(e, -EINVAL, "%s: tensor %s has type %s (number %" PRIu32 "), which is not supported", g->file, name, type,
+		number);
 	return err_hint(e, "use a file in F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 or Q5_1 (llama-quantize converts)");
 }
 
@@ -116,8 +120,8 @@ static int read_info(const struct gguf *g, struct reader *r, struct source_tenso
 	if (!r->failed && (length == 0 || length >= SOURCE_NAME || memchr(name, '\0', length) != NULL))
 		return err_set(e, -EINVAL, "%s: the tensor at byte %zu has a name of %" PRIu64 " bytes", g->file, at, length);
 	if (!r->failed && (n_dims == 0 || n_dims > SOURCE_DIMS))
-		return err_set(e, -EINVAL, "%s: tensor %.*s has %" PRIu32 " dimensions, expected 1 to %d", g->file, (int)length, name,
-			       n_dims, SOURCE_DIMS);
+		return err_set(e, -EINVAL, "%s: tensor %.*s has %" PRIu32 " dimensions, expected 1 to %d", g->file, (int)length,
+			       name, n_dims, SOURCE_DIMS);
 	for (uint32_t i = 0; i < n_dims && i < SOURCE_DIMS; i++)
 		dims[i] = reader_u64(r);
 	uint32_t number = reader_u32(r);
@@ -145,8 +149,8 @@ static int read_infos(const struct gguf *g, struct reader *r, uint64_t n, struct
 	if (ret < 0 && ret != -ENOENT)
 		return ret;
 	if (alignment < 8 || alignment > 1u << 20 || (alignment & (alignment - 1)))
-		return err_set(e, -EINVAL, "%s: general.alignment is %" PRIu32 ", expected a power of two from 8 to 1048576", g->file,
-			       alignment);
+		return err_set(e, -EINVAL, "%s: general.alignment is %" PRIu32 ", expected a power of two from 8 to 1048576",
+			       g->file, alignment);
 	if (n > (r->size - r->at) / INFO_LEAST)
 		return cut_short(g, r, "the tensor table", e);
 	uint64_t *offsets = xcalloc(n, sizeof *offsets);
@@ -161,8 +165,10 @@ static int read_infos(const struct gguf *g, struct reader *r, uint64_t n, struct
 		struct source_tensor *t = &s->list[i];
 		if (start > g->size || offsets[i] % alignment || offsets[i] > g->size - start ||
 		    t->size > g->size - start - offsets[i]) {
-			err_set(e, -EINVAL, "%s: tensor %s (%" PRIu64 " bytes at %" PRIu64 " + %" PRIu64 ") lies outside the file of %" PRIu64
-				" bytes or off its alignment", g->file, t->name, t->size, start, offsets[i], g->size);
+			err_set(e, -EINVAL,
+				"%s: tensor %s (%" PRIu64 " bytes at %" PRIu64 " + %" PRIu64
+				") lies outside the file of %" PRIu64 " bytes or off its alignment",
+				g->file, t->name, t->size, start, offsets[i], g->size);
 			ret = err_hint(e, "the file is incomplete or damaged: download or convert it again");
 			goto out;
 		}

@@ -15,8 +15,10 @@
 #include "pack/names.h"
 #include "pack/source.h"
 
-enum gguf_type { GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STRING, GGUF_ARRAY, GGUF_U64,
-	GGUF_I64, GGUF_F64, GGUF_TYPES };
+enum gguf_type {
+	GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STRING, GGUF_ARRAY, GGUF_U64,
+	GGUF_I64, GGUF_F64, GGUF_TYPES
+};
 
 /* A metadata value: n items of a type (n is 1 unless it is an array), lying at data[0 .. size). */
 struct gguf_value {

@@ -43,7 +43,8 @@ static int must_be(const struct model *m, const char *key, uint32_t value, const
 	uint32_t found = value;
 	int r = want(m, key, &found, e);
 	if (r == 0 && found != value)
-		return err_set(e, -EINVAL, "%s: metadata %s.%s is %u, expected %u: %s", m->g->file, m->arch, key, found, value, why);
+		return err_set(e, -EINVAL, "%s: metadata %s.%s is %u, expected %u: %s", m->g->file, m->arch, key, found, value,
+			       why);
 	return r;
 }
 
@@ -62,17 +63,19 @@ static int check_rope(const struct model *m, struct weights_hparams *hp, struct 
 	if (r < 0 && r != -ENOENT)
 		return r;
 	if (length != 4 || memcmp(type, "none", 4) != 0 || factor < 1 || factor > 1)
-		return err_set(e, -EINVAL, "%s: rotary scaling '%.*s' by %g is not supported", m->g->file, (int)(length > 32 ? 32 : length), type,
-			       (double)factor);
+		return err_set(e, -EINVAL, "%s: rotary scaling '%.*s' by %g is not supported", m->g->file,
+			       (int)(length > 32 ? 32 : length), type, (double)factor);
 	if (!(hp->rope_theta >= 1 && hp->rope_theta <= 1e12f))
-		return err_set(e, -EINVAL, "%s: metadata %s.rope.freq_base is %g, expected 1 to 1e12", m->g->file, m->arch, (double)hp->rope_theta);
+		return err_set(e, -EINVAL, "%s: metadata %s.rope.freq_base is %g, expected 1 to 1e12", m->g->file, m->arch,
+			       (double)hp->rope_theta);
 	return must_be(m, "rope.dimension_count", hp->head_dim, "rotary over a part of the head is not supported", e);
 }
 
-static int read_eps(const struct model *m, const char *key, float *ret, struct err *e)
+static int read_eps(const struct model *m, bool rms, float *ret, struct err *e)
 {
 	char text[96];
-	int r = gguf_f32(m->g, key_of(m, key, text), ret, e);
+	key_of(m, rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", text);
+	int r = gguf_f32(m->g, text, ret, e);
 	return r == -ENOENT ? err_set(e, -EINVAL, "%s: metadata %s is missing", m->g->file, text) : r;
 }
 
@@ -90,12 +93,13 @@ static int read_hparams(const struct model *m, struct checkpoint *c, struct err 
 		hp->head_dim = hp->n_embd / hp->n_head;
 	hp->n_kv_head = hp->n_head;
 	hp->n_ff = llama ? 0 : 4 * hp->n_embd;
-	if ((r = want(m, "attention.head_count_kv", &hp->n_kv_head, e)) < 0 || (r = want(m, "feed_forward_length", &hp->n_ff, e)) < 0 ||
+	if ((r = want(m, "attention.head_count_kv", &hp->n_kv_head, e)) < 0 ||
+	    (r = want(m, "feed_forward_length", &hp->n_ff, e)) < 0 ||
 	    (r = want(m, "attention.key_length", &hp->head_dim, e)) < 0 ||
 	    (r = must_be(m, "attention.value_length", hp->head_dim, "values of another length than keys", e)) < 0 ||
 	    (r = must_be(m, "expert_count", 0, "mixtures of experts are not supported", e)) < 0 ||
 	    (r = must_be(m, "attention.sliding_window", 0, "sliding windows are not supported", e)) < 0 ||
-	    (r = read_eps(m, llama ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", &hp->norm_eps, e)) < 0)
+	    (r = read_eps(m, llama, &hp->norm_eps, e)) < 0)
 		return r;
 	return check_rope(m, hp, e);
 }
@@ -119,7 +123,8 @@ static int choose_family(const struct gguf *g, struct model *m, struct checkpoin
 		c->hparams.family = WEIGHTS_LLAMA;
 		c->hparams.n_norm = 1;
 	} else {
-		err_set(e, -EINVAL, "%s: architecture '%.*s' is not supported", g->file, (int)(length > 64 ? 64 : length), arch);
+		err_set(e, -EINVAL, "%s: architecture '%.*s' is not supported", g->file, (int)(length > 64 ? 64 : length),
+			arch);
 		return err_hint(e, "GGUF files of the architectures falcon and llama are");
 	}
 	return 0;
@@ -152,9 +157,11 @@ int gguf_checkpoint(const void *data, size_t size, const char *file, struct chec
 	struct model m;
 	c->file = file;
 	c->head_optional = true;
-	checkpoint_set_name(c, file, strlen(file) > 5 && strcmp(file + strlen(file) - 5, ".gguf") == 0 ? strlen(file) - 5 : strlen(file));
+	const char *end = strstr(file, ".gguf");
+	checkpoint_set_name(c, file, end != NULL ? (size_t)(end - file) : strlen(file));
 	int r = gguf_open(data, size, file, &g, &c->source, e);
-	if (r == 0 && (r = choose_family(&g, &m, c, e)) == 0 && (r = read_hparams(&m, c, e)) == 0 && (r = read_rest(&g, c, e)) == 0)
+	if (r == 0 && (r = choose_family(&g, &m, c, e)) == 0 && (r = read_hparams(&m, c, e)) == 0 &&
+	    (r = read_rest(&g, c, e)) == 0)
 		r = checkpoint_check(c, e);
 	gguf_close(&g);
 	return r;

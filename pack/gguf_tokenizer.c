@@ -32,7 +32,8 @@ static int read_pre(const struct gguf *g, struct vocab *v, struct err *e)
 			return 0;
 		}
 	}
-	err_set(e, -EINVAL, "%s: tokenizer.ggml.pre is '%.*s', a pre-split that is not known", g->file, (int)(length > 64 ? 64 : length), name);
+	err_set(e, -EINVAL, "%s: tokenizer.ggml.pre is '%.*s', a pre-split that is not known", g->file,
+		(int)(length > 64 ? 64 : length), name);
 	return err_hint(e, "known are falcon, gpt2, smollm, llama3 (llama-bpe) and falcon3");
 }
 
@@ -72,7 +73,8 @@ static int read_tokens(const struct gguf *g, const struct gguf_value *tokens, st
 		if (types == NULL)
 			return -EINVAL;
 		if (types->n != tokens->n)
-			return err_set(e, -EINVAL, "%s: %" PRIu64 " tokens have %" PRIu64 " types", g->file, tokens->n, types->n);
+			return err_set(e, -EINVAL, "%s: %" PRIu64 " tokens have %" PRIu64 " types", g->file, tokens->n,
+				       types->n);
 	}
 	struct reader r = reader_over(tokens->data, (size_t)tokens->size);
 	for (uint32_t i = 0; i < v->n_tokens; i++) {
@@ -107,7 +109,8 @@ static int read_merges(const struct gguf *g, struct vocab *v, struct err *e)
 
 static int read_specials(const struct gguf *g, struct vocab *v, struct err *e)
 {
-	static const char *const eos[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
+	static const char *const eos[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+					  "tokenizer.ggml.eom_token_id"};
 	uint32_t id;
 	int r = gguf_u32(g, "tokenizer.ggml.bos_token_id", &id, e);
 	if (r == 0)

@@ -32,7 +32,8 @@ static int read_index(struct files *files, const struct file *index, struct chec
 			continue;
 		const struct file *f = files_use(files, json_text(value));
 		if (f == NULL)
-			r = err_set(e, -ENOENT, "%s: file '%.200s' (tensor %.100s) is missing", index->name, json_text(value), tensor);
+			r = err_set(e, -ENOENT, "%s: file '%.200s' (tensor %.100s) is missing", index->name, json_text(value),
+				    tensor);
 		else
 			r = safetensors_read(f->data, f->size, f->name, &c->source, e);
 		if (r < 0)
@@ -51,7 +52,8 @@ static int read_tensors(struct files *files, struct checkpoint *c, struct err *e
 	if (f != NULL)
 		return safetensors_read(f->data, f->size, f->name, &c->source, e);
 	if (files->pickles) {
-		err_set(e, -EINVAL, "%s: the weights are pickles (pytorch_model*.bin), which are programs and are not run", files->name);
+		err_set(e, -EINVAL, "%s: the weights are pickles (pytorch_model*.bin), which are programs and are not run",
+			files->name);
 		return err_hint(e, "convert with Transformers: AutoModelForCausalLM.from_pretrained('%.60s', dtype='auto')"
 				".save_pretrained('new', safe_serialization=True)", files->name);
 	}
@@ -134,7 +136,8 @@ int hf_checkpoint(struct files *files, struct checkpoint *c, struct err *e)
 		return err_hint(e, "a model is a GGUF file, or a folder with config.json and *.safetensors");
 	}
 	int r = config_json_read(config->data, config->size, c, &ids, e);
-	if (r == 0 && generation != NULL && (r = config_json_ids(generation->data, generation->size, generation->name, &more, e)) == 0) {
+	if (r == 0 && generation != NULL &&
+	    (r = config_json_ids(generation->data, generation->size, generation->name, &more, e)) == 0) {
 		if (more.bos >= 0)
 			ids.bos = more.bos;
 		if (more.n_eos > 0) { /* what generation stops at; config.json may be older */

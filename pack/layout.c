@@ -21,6 +21,9 @@
 
 enum { STRIP = WEIGHTS_STRIP };
 
+/* Inlined wherever it is called, with the type and a full strip's 16 rows known. */
+#define INLINE static inline __attribute__((always_inline))
+
 static inline uint16_t load16(const uint8_t *p)
 {
 	uint16_t v;
@@ -72,14 +75,15 @@ static inline uint8_t *put_high(const uint8_t *const row[STRIP], uint32_t n, siz
 	uint32_t v[STRIP] = {0};
 	for (uint32_t r = 0; r < n; r++) {
 		uint32_t bits = load32(row[r] + at);
-		v[r] = every_fourth(bits) | every_fourth(bits >> 1) << 8 | every_fourth(bits >> 2) << 16 | every_fourth(bits >> 3) << 24;
+		v[r] = every_fourth(bits) | every_fourth(bits >> 1) << 8 | every_fourth(bits >> 2) << 16 |
+		       every_fourth(bits >> 3) << 24;
 	}
 	memcpy(out, v, sizeof v);
 	return out + sizeof v;
 }
 
-/* One block of a strip; row[] points at its source blocks. Always inlined with n known for whole strips. */
-static inline __attribute__((always_inline)) uint8_t *put_block(uint32_t type, const uint8_t *const row[STRIP], uint32_t n, uint8_t *out)
+/* One block of a strip; row[] points at its source blocks. */
+INLINE uint8_t *put_block(uint32_t type, const uint8_t *const row[STRIP], uint32_t n, uint8_t *out)
 {
 	out = put16(row, n, 0, out);
 	switch (type) {
@@ -100,7 +104,7 @@ static inline __attribute__((always_inline)) uint8_t *put_block(uint32_t type, c
 	}
 }
 
-static inline __attribute__((always_inline)) void put_blocks(uint32_t type, const uint8_t *row[STRIP], uint32_t n, uint32_t cols, uint8_t *out)
+INLINE void put_blocks(uint32_t type, const uint8_t *row[STRIP], uint32_t n, uint32_t cols, uint8_t *out)
 {
 	size_t step = (size_t)source_row_bytes(type, WEIGHTS_BLOCK);
 	for (uint32_t b = 0; b < cols / WEIGHTS_BLOCK; b++) {
@@ -153,8 +157,8 @@ static void put_strip(uint32_t type, const uint8_t *row[STRIP], uint32_t n, uint
 	}
 }
 
-void layout_strips(uint32_t type, const uint8_t *source, const struct row_map *map, uint32_t rows, uint32_t cols, uint32_t strip,
-		   uint32_t n, uint8_t *out)
+void layout_strips(uint32_t type, const uint8_t *source, const struct row_map *map, uint32_t rows, uint32_t cols,
+		   uint32_t strip, uint32_t n, uint8_t *out)
 {
 	uint64_t row_bytes = source_row_bytes(type, cols), strip_bytes = weights_strip_bytes(type, cols);
 	for (uint32_t s = strip; s < strip + n; s++) {

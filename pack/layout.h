@@ -39,8 +39,8 @@ static inline uint64_t row_map_at(const struct row_map *m, uint32_t row)
  * Writes strips [strip, strip + n) of a matrix of `rows` output rows and `cols` columns to out, where strip 0 begins. Rows
  * beyond the last are written as zeros. source: row 0, a row every source_row_bytes(type, cols) bytes.
  */
-void layout_strips(uint32_t type, const uint8_t *source, const struct row_map *map, uint32_t rows, uint32_t cols, uint32_t strip,
-		   uint32_t n, uint8_t *out);
+void layout_strips(uint32_t type, const uint8_t *source, const struct row_map *map, uint32_t rows, uint32_t cols,
+		   uint32_t strip, uint32_t n, uint8_t *out);
 
 /* Widens n elements of a dense type, element i being row_map_at(map, i) of the source. */
 void layout_vector(uint32_t type, const uint8_t *source, const struct row_map *map, uint32_t n, float *out);

@@ -34,7 +34,8 @@ static const struct naming namings[NAMINGS] = {
 			[WEIGHTS_K] = "transformer.h.%u.self_attention.query_key_value",
 			[WEIGHTS_V] = "transformer.h.%u.self_attention.query_key_value",
 			[WEIGHTS_O] = "transformer.h.%u.self_attention.dense",
-			[WEIGHTS_UP] = "transformer.h.%u.mlp.dense_h_to_4h", [WEIGHTS_DOWN] = "transformer.h.%u.mlp.dense_4h_to_h",
+			[WEIGHTS_UP] = "transformer.h.%u.mlp.dense_h_to_4h",
+			[WEIGHTS_DOWN] = "transformer.h.%u.mlp.dense_4h_to_h",
 		},
 		.two = {"transformer.h.%u.ln_attn", "transformer.h.%u.ln_mlp"},
 		.interleaved = true,
@@ -62,8 +63,9 @@ static const struct naming namings[NAMINGS] = {
 	[NAMING_GGUF_LLAMA] = {
 		.stem = {
 			[WEIGHTS_EMBED] = "token_embd", [WEIGHTS_HEAD] = "output", [WEIGHTS_OUT_NORM] = "output_norm",
-			[WEIGHTS_NORM] = "blk.%u.attn_norm", [WEIGHTS_MLP_NORM] = "blk.%u.ffn_norm", [WEIGHTS_Q] = "blk.%u.attn_q",
-			[WEIGHTS_K] = "blk.%u.attn_k", [WEIGHTS_V] = "blk.%u.attn_v", [WEIGHTS_O] = "blk.%u.attn_output",
+			[WEIGHTS_NORM] = "blk.%u.attn_norm", [WEIGHTS_MLP_NORM] = "blk.%u.ffn_norm",
+			[WEIGHTS_Q] = "blk.%u.attn_q", [WEIGHTS_K] = "blk.%u.attn_k", [WEIGHTS_V] = "blk.%u.attn_v",
+			[WEIGHTS_O] = "blk.%u.attn_output",
 			[WEIGHTS_GATE] = "blk.%u.ffn_gate", [WEIGHTS_UP] = "blk.%u.ffn_up", [WEIGHTS_DOWN] = "blk.%u.ffn_down",
 		},
 		.pairs = true,
@@ -73,8 +75,8 @@ static const struct naming namings[NAMINGS] = {
 static bool is_bias(enum weights_role role)
 {
 	switch (role) {
-	case WEIGHTS_OUT_NORM_BIAS: case WEIGHTS_NORM_BIAS: case WEIGHTS_MLP_NORM_BIAS: case WEIGHTS_Q_BIAS: case WEIGHTS_K_BIAS:
-	case WEIGHTS_V_BIAS: case WEIGHTS_UP_BIAS: case WEIGHTS_O_BIAS: case WEIGHTS_DOWN_BIAS:
+	case WEIGHTS_OUT_NORM_BIAS: case WEIGHTS_NORM_BIAS: case WEIGHTS_MLP_NORM_BIAS: case WEIGHTS_Q_BIAS:
+	case WEIGHTS_K_BIAS: case WEIGHTS_V_BIAS: case WEIGHTS_UP_BIAS: case WEIGHTS_O_BIAS: case WEIGHTS_DOWN_BIAS:
 		return true;
 	default:
 		return false;
@@ -99,7 +101,8 @@ static bool name_of(const struct checkpoint *c, enum weights_role role, uint32_t
 	const struct naming *n = &namings[c->naming];
 	enum weights_role weight = weight_of(role);
 	const char *stem = n->stem[weight], *number = stem != NULL ? strstr(stem, "%u") : NULL;
-	if (c->hparams.family == WEIGHTS_FALCON && c->hparams.n_norm == 2 && (weight == WEIGHTS_NORM || weight == WEIGHTS_MLP_NORM)) {
+	if (c->hparams.family == WEIGHTS_FALCON && c->hparams.n_norm == 2 &&
+	    (weight == WEIGHTS_NORM || weight == WEIGHTS_MLP_NORM)) {
 		stem = n->two[weight == WEIGHTS_MLP_NORM];
 		number = strstr(stem, "%u");
 	}
@@ -143,8 +146,8 @@ static struct row_map map_of(const struct checkpoint *c, enum weights_role weigh
 	return map;
 }
 
-static int check_source(const struct checkpoint *c, const struct source_tensor *t, enum weights_role role, struct weights_shape s,
-			struct err *e)
+static int check_source(const struct checkpoint *c, const struct source_tensor *t, enum weights_role role,
+			struct weights_shape s, struct err *e)
 {
 	const struct weights_hparams *hp = &c->hparams;
 	uint64_t rows = s.plain ? s.cols : s.rows; /* vectors are rows of one element */
@@ -157,9 +160,10 @@ static int check_source(const struct checkpoint *c, const struct source_tensor *
 	if (t->n_dims != (s.plain ? 1 : 2) || t->dims[0] != rows || (!s.plain && t->dims[1] != s.cols)) {
 		source_shape(t, text);
 		if (s.plain)
-			return err_set(e, -EINVAL, "%s: tensor %s is %s, expected %llu", t->file, t->name, text, (unsigned long long)rows);
-		return err_set(e, -EINVAL, "%s: tensor %s is %s, expected %llu x %u", t->file, t->name, text, (unsigned long long)rows,
-			       s.cols);
+			return err_set(e, -EINVAL, "%s: tensor %s is %s, expected %llu", t->file, t->name, text,
+				       (unsigned long long)rows);
+		return err_set(e, -EINVAL, "%s: tensor %s is %s, expected %llu x %u", t->file, t->name, text,
+			       (unsigned long long)rows, s.cols);
 	}
 	return 0;
 }
@@ -177,8 +181,9 @@ static bool same_as_embedding(struct checkpoint *c, const struct source_tensor *
 static int add_part(struct plan *p, struct checkpoint *c, enum weights_role role, uint32_t layer, struct err *e)
 {
 	struct weights_shape s = weights_shape(&c->hparams, role);
-	struct plan_part part = {.map = row_map_plain(0), .tensor = {.role = (uint16_t)role, .type = WEIGHTS_F32, .layer = layer,
-		.rows = s.rows, .cols = s.cols, .plain = (uint8_t)s.plain}};
+	struct plan_part part = {.map = row_map_plain(0)};
+	part.tensor = (struct weights_tensor){.role = (uint16_t)role, .type = WEIGHTS_F32, .layer = layer, .rows = s.rows,
+		.cols = s.cols, .plain = (uint8_t)s.plain};
 	if (role != WEIGHTS_ROPE && role != WEIGHTS_SLOPES) {
 		char name[SOURCE_NAME];
 		CHECK(name_of(c, role, layer, name));
@@ -209,7 +214,7 @@ static int check_unused(const struct checkpoint *c, struct err *e)
 	for (size_t i = 0; i < c->source.length; i++) {
 		const struct source_tensor *t = &c->source.list[i];
 		size_t n = strlen(t->name);
-		if (t->used || (n > 9 && strcmp(t->name + n - 9, ".inv_freq") == 0)) /* rotary constants that old checkpoints save */
+		if (t->used || (n > 9 && strcmp(t->name + n - 9, ".inv_freq") == 0)) /* rotary constants of old checkpoints */
 			continue;
 		err_set(e, -EINVAL, "%s: tensor %s does not belong to this architecture", t->file, t->name);
 		if (strcmp(t->name, "rope_freqs.weight") == 0)

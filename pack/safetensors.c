@@ -49,11 +49,13 @@ static int read_offsets(const json_t *offsets, const uint8_t *data, size_t size,
 		return err_set(e, -EINVAL, "data_offsets is not two numbers");
 	json_int_t begin = json_integer_value(first), end = json_integer_value(second);
 	if (begin < 0 || end < begin || (uint64_t)end > size) {
-		err_set(e, -EINVAL, "its data, bytes %lld to %lld, lie outside the %zu bytes of data", (long long)begin, (long long)end, size);
+		err_set(e, -EINVAL, "its data, bytes %lld to %lld, lie outside the %zu bytes of data", (long long)begin,
+			(long long)end, size);
 		return err_hint(e, "the file is incomplete or damaged: download it again");
 	}
 	if ((uint64_t)(end - begin) != t->size)
-		return err_set(e, -EINVAL, "its data have %lld bytes, its shape needs %" PRIu64, (long long)(end - begin), t->size);
+		return err_set(e, -EINVAL, "its data have %lld bytes, its shape needs %" PRIu64, (long long)(end - begin),
+			       t->size);
 	t->data = data + begin;
 	return 0;
 }
@@ -76,7 +78,8 @@ int safetensors_read(const void *data, size_t size, const char *file, struct sou
 	uint64_t length = reader_u64(&r);
 	const uint8_t *text = length <= HEADER_MOST ? reader_take(&r, length) : NULL;
 	if (text == NULL) {
-		err_set(e, -EINVAL, "%s: the header of %" PRIu64 " bytes does not fit the file of %zu bytes", file, length, size);
+		err_set(e, -EINVAL, "%s: the header of %" PRIu64 " bytes does not fit the file of %zu bytes", file, length,
+			size);
 		return err_hint(e, "the file is incomplete, or not a safetensors file");
 	}
 	json_t *root;

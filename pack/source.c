@@ -11,7 +11,7 @@
 
 uint64_t source_row_bytes(uint32_t type, uint64_t cols)
 {
-	/* Bytes of a block of 32 in the files: an f16 scale, an f16 minimum in the _1 types, high bits in Q5, then the codes. */
+	/* Bytes of a block of 32: an f16 scale, an f16 minimum in the _1 types, high bits in Q5, then the codes. */
 	static const uint32_t block[WEIGHTS_TYPES] = {[WEIGHTS_Q8_0] = 2 + 32, [WEIGHTS_Q4_0] = 2 + 16,
 		[WEIGHTS_Q4_1] = 4 + 16, [WEIGHTS_Q5_0] = 2 + 4 + 16, [WEIGHTS_Q5_1] = 4 + 4 + 16};
 	if (cols > UINT32_MAX)

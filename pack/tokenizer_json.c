@@ -12,7 +12,8 @@
 
 #include "pack/json.h"
 
-#define LLAMA3 "Split(Isolated,(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" \
+#define LLAMA3                                                                                                                 \
+	"Split(Isolated,(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" \
 	"|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+) Bytes"
 
 static const struct { const char *chain; enum weights_pre pre; } chains[] = {
@@ -44,8 +45,8 @@ static void describe(const json_t *o, struct buf *b)
 		buf_printf(b, "Punctuation(%s)", behavior[0] ? behavior : "Isolated");
 	} else if (strcmp(type, "Split") == 0) {
 		const json_t *pattern = json_object_get(o, "pattern"), *regex = json_object_get(pattern, "Regex");
-		buf_printf(b, "Split(%s%s,%s%s)", behavior, is_set(o, "invert", false) ? ",inverted" : "", regex ? "" : "literally ",
-			   json_text(regex ? regex : json_object_get(pattern, "String")));
+		buf_printf(b, "Split(%s%s,%s%s)", behavior, is_set(o, "invert", false) ? ",inverted" : "",
+			   regex ? "" : "literally ", json_text(regex ? regex : json_object_get(pattern, "String")));
 	} else {
 		buf_printf(b, "%s", type);
 	}
@@ -84,7 +85,8 @@ static int check_model(const json_t *root, const json_t *model, struct err *e)
 	}
 	for (size_t i = 0; i < 2; i++)
 		if (json_text(json_value(model, empty[i], NULL))[0] != '\0')
-			return err_set(e, -EINVAL, "model.%s is '%.64s', which is not supported", empty[i], json_text(json_object_get(model, empty[i])));
+			return err_set(e, -EINVAL, "model.%s is '%.64s', which is not supported", empty[i],
+				       json_text(json_object_get(model, empty[i])));
 	if (is_set(model, "byte_fallback", false))
 		return err_set(e, -EINVAL, "model.byte_fallback is set, which is not supported");
 	if (json_value(root, "normalizer", NULL) != NULL)
@@ -115,12 +117,15 @@ static int read_added(const json_t *added, struct vocab *v, struct err *e)
 {
 	static const char *const off[] = {"single_word", "lstrip", "rstrip"};
 	for (size_t i = 0; i < json_array_size(added); i++) {
-		const json_t *o = json_array_get(added, i), *id = json_object_get(o, "id"), *content = json_object_get(o, "content");
-		if (!json_is_integer(id) || json_integer_value(id) < 0 || !json_is_string(content) || json_string_length(content) == 0)
+		const json_t *o = json_array_get(added, i), *id = json_object_get(o, "id"),
+			     *content = json_object_get(o, "content");
+		if (!json_is_integer(id) || json_integer_value(id) < 0 || !json_is_string(content) ||
+		    json_string_length(content) == 0)
 			return err_set(e, -EINVAL, "added token %zu has no id or no content", i);
 		for (size_t k = 0; k < 3; k++)
 			if (is_set(o, off[k], false))
-				return err_set(e, -EINVAL, "added token '%.64s' sets %s, which is not supported", json_text(content), off[k]);
+				return err_set(e, -EINVAL, "added token '%.64s' sets %s, which is not supported",
+					       json_text(content), off[k]);
 		int r = vocab_set(v, (uint64_t)json_integer_value(id), json_string_value(content), json_string_length(content),
 				  is_set(o, "special", false) ? WEIGHTS_TOKEN_CONTROL : WEIGHTS_TOKEN_ADDED, e);
 		if (r < 0)
@@ -204,8 +209,8 @@ int tokenizer_json_read(const json_t *root, struct vocab *v, struct err *e)
 	int r = check_model(root, model, e);
 	if (r == 0 && (!json_is_object(vocab) || json_object_size(vocab) == 0))
 		r = err_set(e, -EINVAL, "model.vocab is not an object of tokens");
-	if (r == 0 && (r = read_pre(root, v, e)) == 0 && (r = read_added(added, v, e)) == 0 && (r = read_vocab(vocab, v, e)) == 0 &&
-	    (r = read_merges(json_object_get(model, "merges"), v, e)) == 0)
+	if (r == 0 && (r = read_pre(root, v, e)) == 0 && (r = read_added(added, v, e)) == 0 &&
+	    (r = read_vocab(vocab, v, e)) == 0 && (r = read_merges(json_object_get(model, "merges"), v, e)) == 0)
 		r = read_post_processor(root, v, e);
 	v->head.flags |= is_set(model, "ignore_merges", false) ? WEIGHTS_IGNORE_MERGES : 0;
 	return r;

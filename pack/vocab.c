@@ -76,12 +76,12 @@ int vocab_set(struct vocab *v, uint64_t id, const char *text, size_t length, enu
 		return err_set(e, -EINVAL, "token '%.*s' has id %llu, beyond the vocabulary of %u", shown(length), text,
 			       (unsigned long long)id, v->n_tokens);
 	if (length > VOCAB_TEXT)
-		return err_set(e, -EINVAL, "the text of token %llu has %zu bytes, expected at most %d", (unsigned long long)id, length,
-			       VOCAB_TEXT);
+		return err_set(e, -EINVAL, "the text of token %llu has %zu bytes, expected at most %d", (unsigned long long)id,
+			       length, VOCAB_TEXT);
 	struct vocab_token *t = &v->tokens[id];
 	if (t->text != NULL)
-		return err_set(e, -EINVAL, "token %llu is there twice: '%.*s' and '%.*s'", (unsigned long long)id, shown(t->length), t->text,
-			       shown(length), text);
+		return err_set(e, -EINVAL, "token %llu is there twice: '%.*s' and '%.*s'", (unsigned long long)id,
+			       shown(t->length), t->text, shown(length), text);
 	if (names_add(&v->index, text, length, (uint32_t)id) < 0)
 		return err_set(e, -EINVAL, "tokens %u and %llu have the same text '%.*s'", names_find(&v->index, text, length),
 			       (unsigned long long)id, shown(length), text);
@@ -104,8 +104,8 @@ int vocab_merge(struct vocab *v, const char *left, size_t left_length, const cha
 		c = names_find(&v->index, joined, left_length + right_length);
 	}
 	if (a == NAMES_NONE || b == NAMES_NONE || c == NAMES_NONE)
-		return err_set(e, -EINVAL, "merge %u, '%.*s' with '%.*s', names a token that the vocabulary does not have", v->n_merges,
-			       shown(left_length), left, shown(right_length), right);
+		return err_set(e, -EINVAL, "merge %u, '%.*s' with '%.*s', names a token that the vocabulary does not have",
+			       v->n_merges, shown(left_length), left, shown(right_length), right);
 	v->merges[v->n_merges++] = (struct weights_merge){(int32_t)a, (int32_t)b, (int32_t)c};
 	return 0;
 }
@@ -155,7 +155,8 @@ static int check_merges(const struct vocab *v, const uint32_t *start, const char
 		uint32_t left = start[m->left + 1] - start[m->left], right = start[m->right + 1] - start[m->right];
 		if (names_add(&seen, pair, 8, i) < 0)
 			r = err_set(e, -EINVAL, "merges %u and %u are the same", names_find(&seen, pair, 8), i);
-		else if (start[m->result + 1] - start[m->result] != left + right || memcmp(joined, bytes + start[m->left], left) != 0 ||
+		else if (start[m->result + 1] - start[m->result] != left + right ||
+			 memcmp(joined, bytes + start[m->left], left) != 0 ||
 			 memcmp(joined + left, bytes + start[m->right], right) != 0)
 			r = err_set(e, -EINVAL, "merge %u does not join the bytes of tokens %d and %d", i, m->left, m->right);
 	}

@@ -60,8 +60,8 @@ static inline void gguf_put_strings(struct gguf_writer *w, const char *key, cons
 }
 
 /* A tensor of ggml type `type`; rows 0: a vector. Its data (size bytes) are padded to 32. */
-static inline void gguf_put_tensor(struct gguf_writer *w, const char *name, uint32_t type, uint64_t rows, uint64_t cols, const void *data,
-				   size_t size)
+static inline void gguf_put_tensor(struct gguf_writer *w, const char *name, uint32_t type, uint64_t rows, uint64_t cols,
+				   const void *data, size_t size)
 {
 	put_string(&w->infos, name);
 	put_u32(&w->infos, rows ? 2 : 1);

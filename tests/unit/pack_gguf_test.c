@@ -140,8 +140,9 @@ static void add_vector(struct model *m, const char *name, float first)
 
 static void add_numbers(struct model *m, const char *arch)
 {
-	static const struct { const char *key; uint32_t value; } numbers[] = {{"block_count", 1}, {"embedding_length", EMBD},
-		{"feed_forward_length", FF}, {"context_length", 32}, {"attention.head_count", HEADS}, {"attention.head_count_kv", KV}};
+	static const struct { const char *key; uint32_t value;
+	} numbers[] = {{"block_count", 1},     {"embedding_length", EMBD},      {"feed_forward_length", FF},
+		       {"context_length", 32}, {"attention.head_count", HEADS}, {"attention.head_count_kv", KV}};
 	char key[64];
 	gguf_put_string(&m->w, "general.architecture", arch);
 	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
@@ -211,7 +212,8 @@ static struct packed pack_model(struct model *m)
 }
 
 /* Every element of the role equals the element of the source row that row_of() says. */
-static void compare(const struct packed *p, const struct model *m, enum weights_role role, const char *name, uint32_t (*row_of)(uint32_t))
+static void compare(const struct packed *p, const struct model *m, enum weights_role role, const char *name,
+		    uint32_t (*row_of)(uint32_t))
 {
 	const struct weights_tensor *t = weights_find(p->image, role, 0);
 	uint32_t k = 0;
@@ -386,8 +388,10 @@ static void expect_refusal(struct model *m, const char *what, const char *hint)
 static void tensor_types_that_are_not_read_are_refused_by_name(void **state)
 {
 	(void)state;
-	static const struct { uint32_t number; const char *name; } others[] = {{12, "Q4_K"}, {13, "Q5_K"}, {14, "Q6_K"}, {10, "Q2_K"},
-		{20, "IQ4_NL"}, {24, "I8"}, {77, "number 77"}};
+	static const struct {
+		uint32_t number;
+		const char *name;
+	} others[] = {{12, "Q4_K"}, {13, "Q5_K"}, {14, "Q6_K"}, {10, "Q2_K"}, {20, "IQ4_NL"}, {24, "I8"}, {77, "number 77"}};
 	for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
 		struct model m;
 		falcon_model(&m, T_F32);

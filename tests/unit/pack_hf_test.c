@@ -63,13 +63,14 @@ static uint16_t element(const struct safetensors *s, const char *name, uint32_t 
 {
 	const json_t *t = json_object_get(s->header, name);
 	assert_non_null(t);
-	const uint8_t *p = s->tensors + json_integer_value(json_array_get(json_object_get(t, "data_offsets"), 0)) + 2 * ((size_t)row * cols + col);
+	const uint8_t *p = s->tensors + json_integer_value(json_array_get(json_object_get(t, "data_offsets"), 0)) +
+			   2 * ((size_t)row * cols + col);
 	return (uint16_t)(p[0] | p[1] << 8);
 }
 
 /* Image row r of a bfloat16 matrix is source row row_of(r). */
-static void compare(const struct packed *p, const struct safetensors *s, enum weights_role role, uint32_t layer, const char *name,
-		    uint32_t (*row_of)(uint32_t))
+static void compare(const struct packed *p, const struct safetensors *s, enum weights_role role, uint32_t layer,
+		    const char *name, uint32_t (*row_of)(uint32_t))
 {
 	const struct weights_tensor *t = weights_find(p->image, role, layer);
 	const uint8_t *image = (const uint8_t *)p->image + t->offset;
@@ -82,8 +83,8 @@ static void compare(const struct packed *p, const struct safetensors *s, enum we
 	}
 }
 
-static void compare_vector(const struct packed *p, const struct safetensors *s, enum weights_role role, uint32_t layer, const char *name,
-			   uint32_t (*row_of)(uint32_t))
+static void compare_vector(const struct packed *p, const struct safetensors *s, enum weights_role role, uint32_t layer,
+			   const char *name, uint32_t (*row_of)(uint32_t))
 {
 	const struct weights_tensor *t = weights_find(p->image, role, layer);
 	const float *v = (const void *)((const uint8_t *)p->image + t->offset);
@@ -104,8 +105,13 @@ static uint32_t own_value(uint32_t r) { return r / 64 * 192 + 128 + r % 64; }
 static void every_golden_checkpoint_becomes_an_image_that_is_accepted(void **state)
 {
 	(void)state;
-	static const struct { uint32_t family, kv, norms, flags, head; } expected[] = {{WEIGHTS_FALCON, 1, 1, 0, 0}, {WEIGHTS_FALCON, 2, 2, 0, 0},
-		{WEIGHTS_FALCON, 2, 1, 0, 1}, {WEIGHTS_FALCON_RW, 3, 1, WEIGHTS_ALIBI | WEIGHTS_BIAS, 0}, {WEIGHTS_LLAMA, 2, 1, 0, 1}};
+	static const struct {
+		uint32_t family, kv, norms, flags, head;
+	} expected[] = {{WEIGHTS_FALCON, 1, 1, 0, 0},
+			{WEIGHTS_FALCON, 2, 2, 0, 0},
+			{WEIGHTS_FALCON, 2, 1, 0, 1},
+			{WEIGHTS_FALCON_RW, 3, 1, WEIGHTS_ALIBI | WEIGHTS_BIAS, 0},
+			{WEIGHTS_LLAMA, 2, 1, 0, 1}};
 	for (size_t i = 0; i < sizeof golden / sizeof golden[0]; i++) {
 		struct packed p = pack_golden(golden[i]);
 		const struct weights_header *h = p.image;
@@ -140,7 +146,8 @@ static void heads_of_their_own_and_their_biases_are_taken_apart(void **state)
 	(void)state;
 	struct packed p = pack_golden("falcon-rw-1b");
 	struct safetensors s = open_golden("falcon-rw-1b");
-	const char *name = "transformer.h.2.self_attention.query_key_value.weight", *bias = "transformer.h.2.self_attention.query_key_value.bias";
+	const char *name = "transformer.h.2.self_attention.query_key_value.weight",
+		   *bias = "transformer.h.2.self_attention.query_key_value.bias";
 	compare(&p, &s, WEIGHTS_Q, 2, name, own_query);
 	compare(&p, &s, WEIGHTS_K, 2, name, own_key);
 	compare(&p, &s, WEIGHTS_V, 2, name, own_value);
@@ -206,32 +213,88 @@ static int configure(const char *members, struct checkpoint *c, struct config_id
 	return r;
 }
 
-#define FALCON "\"architectures\":[\"FalconForCausalLM\"],\"hidden_size\":128,\"num_hidden_layers\":2,\"num_attention_heads\":8,\"vocab_size\":512"
+#define FALCON                                                                                                                 \
+	"\"architectures\":[\"FalconForCausalLM\"],\"hidden_size\":128,\"num_hidden_layers\":2,\"num_attention_heads\":8,"     \
+	"\"vocab_size\":512"
 #define RW "\"architectures\":[\"RWForCausalLM\"],\"hidden_size\":128,\"n_layer\":2,\"n_head\":8,\"vocab_size\":512"
-#define LLAMA "\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":128,\"num_hidden_layers\":2,\"num_attention_heads\":8," \
+#define LLAMA                                                                                                                  \
+	"\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":128,\"num_hidden_layers\":2,\"num_attention_heads\":8,"      \
 	"\"vocab_size\":512,\"intermediate_size\":256"
 
 static void configurations_mean_what_the_reference_reads_in_them(void **state)
 {
 	(void)state;
-	static const struct { const char *members; struct weights_hparams hp; } cases[] = {
+	static const struct { const char *members; struct weights_hparams hp;
+	} cases[] = {
 		/* num_kv_heads says nothing without new_decoder_architecture */
-		{FALCON ",\"multi_query\":true,\"num_kv_heads\":8,\"new_decoder_architecture\":false,\"rope_parameters\":{\"rope_theta\":5,\"rope_type\":\"default\"}",
-		 {.family = WEIGHTS_FALCON, .n_kv_head = 1, .head_dim = 16, .n_ff = 512, .n_context = 2048, .n_norm = 1, .rope_theta = 5}},
-		{FALCON ",\"multi_query\":true,\"num_kv_heads\":4,\"new_decoder_architecture\":true,\"rope_theta\":7,\"num_ln_in_parallel_attn\":null",
-		 {.family = WEIGHTS_FALCON, .n_kv_head = 4, .head_dim = 16, .n_ff = 512, .n_context = 2048, .n_norm = 2, .rope_theta = 7}},
-		{FALCON ",\"num_kv_heads\":4,\"new_decoder_architecture\":true,\"num_ln_in_parallel_attn\":1,\"ffn_hidden_size\":300,\"max_position_embeddings\":4096",
-		 {.family = WEIGHTS_FALCON, .n_kv_head = 4, .head_dim = 16, .n_ff = 300, .n_context = 4096, .n_norm = 1, .rope_theta = 10000}},
+		{FALCON ",\"multi_query\":true,\"num_kv_heads\":8,\"new_decoder_architecture\":false,\"rope_parameters\":{"
+			"\"rope_theta\":5,\"rope_type\":\"default\"}",
+		 {.family = WEIGHTS_FALCON,
+		  .n_kv_head = 1,
+		  .head_dim = 16,
+		  .n_ff = 512,
+		  .n_context = 2048,
+		  .n_norm = 1,
+		  .rope_theta = 5}},
+		{FALCON ",\"multi_query\":true,\"num_kv_heads\":4,\"new_decoder_architecture\":true,\"rope_theta\":7,\"num_ln_"
+			"in_parallel_attn\":null",
+		 {.family = WEIGHTS_FALCON,
+		  .n_kv_head = 4,
+		  .head_dim = 16,
+		  .n_ff = 512,
+		  .n_context = 2048,
+		  .n_norm = 2,
+		  .rope_theta = 7}},
+		{FALCON ",\"num_kv_heads\":4,\"new_decoder_architecture\":true,\"num_ln_in_parallel_attn\":1,\"ffn_hidden_"
+			"size\":300,\"max_position_embeddings\":4096",
+		 {.family = WEIGHTS_FALCON,
+		  .n_kv_head = 4,
+		  .head_dim = 16,
+		  .n_ff = 300,
+		  .n_context = 4096,
+		  .n_norm = 1,
+		  .rope_theta = 10000}},
 		{RW ",\"multi_query\":true,\"parallel_attn\":true,\"bias\":false,\"alibi\":false",
-		 {.family = WEIGHTS_FALCON, .n_kv_head = 1, .head_dim = 16, .n_ff = 512, .n_context = 2048, .n_norm = 1, .rope_theta = 10000}},
+		 {.family = WEIGHTS_FALCON,
+		  .n_kv_head = 1,
+		  .head_dim = 16,
+		  .n_ff = 512,
+		  .n_context = 2048,
+		  .n_norm = 1,
+		  .rope_theta = 10000}},
 		{RW ",\"n_head_kv\":2,\"parallel_attn\":true,\"bias\":false,\"alibi\":false",
-		 {.family = WEIGHTS_FALCON, .n_kv_head = 2, .head_dim = 16, .n_ff = 512, .n_context = 2048, .n_norm = 2, .rope_theta = 10000}},
+		 {.family = WEIGHTS_FALCON,
+		  .n_kv_head = 2,
+		  .head_dim = 16,
+		  .n_ff = 512,
+		  .n_context = 2048,
+		  .n_norm = 2,
+		  .rope_theta = 10000}},
 		{RW ",\"multi_query\":false,\"parallel_attn\":false,\"bias\":true,\"alibi\":true",
-		 {.family = WEIGHTS_FALCON_RW, .n_kv_head = 8, .head_dim = 16, .n_ff = 512, .n_context = 2048, .n_norm = 1,
+		 {.family = WEIGHTS_FALCON_RW,
+		  .n_kv_head = 8,
+		  .head_dim = 16,
+		  .n_ff = 512,
+		  .n_context = 2048,
+		  .n_norm = 1,
 		  .flags = WEIGHTS_ALIBI | WEIGHTS_BIAS}},
-		{LLAMA ",\"num_key_value_heads\":2,\"head_dim\":32,\"rope_theta\":1000042.0,\"rope_scaling\":null,\"max_position_embeddings\":8192",
-		 {.family = WEIGHTS_LLAMA, .n_kv_head = 2, .head_dim = 32, .n_ff = 256, .n_context = 8192, .n_norm = 1, .rope_theta = 1000042}},
-		{LLAMA, {.family = WEIGHTS_LLAMA, .n_kv_head = 8, .head_dim = 16, .n_ff = 256, .n_context = 2048, .n_norm = 1, .rope_theta = 10000}},
+		{LLAMA ",\"num_key_value_heads\":2,\"head_dim\":32,\"rope_theta\":1000042.0,\"rope_scaling\":null,\"max_"
+		       "position_embeddings\":8192",
+		 {.family = WEIGHTS_LLAMA,
+		  .n_kv_head = 2,
+		  .head_dim = 32,
+		  .n_ff = 256,
+		  .n_context = 8192,
+		  .n_norm = 1,
+		  .rope_theta = 1000042}},
+		{LLAMA,
+		 {.family = WEIGHTS_LLAMA,
+		  .n_kv_head = 8,
+		  .head_dim = 16,
+		  .n_ff = 256,
+		  .n_context = 2048,
+		  .n_norm = 1,
+		  .rope_theta = 10000}},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		struct checkpoint c;
@@ -317,14 +380,16 @@ static int read_safetensors(const char *header, size_t n, size_t cut, struct err
 static void safetensors_that_do_not_add_up_are_refused(void **state)
 {
 	(void)state;
-	static const struct { const char *header; const char *what; } cases[] = {
+	static const struct { const char *header; const char *what;
+	} cases[] = {
 		{"{\"a\":{\"dtype\":\"F64\",\"shape\":[3],\"data_offsets\":[0,24]}}", "tensor a: type 'F64'"},
 		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,25]}}", "lie outside"},
 		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[8,4]}}", "lie outside"},
 		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[-4,20]}}", "lie outside"},
 		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,20]}}", "its shape needs 24"},
 		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[2,3]}}", "data_offsets is not two numbers"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296,4294967296],\"data_offsets\":[0,24]}}", "do not fit"},
+		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296,4294967296],\"data_offsets\":[0,24]}}",
+		 "do not fit"},
 		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296,16],\"data_offsets\":[0,24]}}", "overflow"},
 		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", "1 to 4 numbers"},
 		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[-2,3],\"data_offsets\":[0,24]}}", "not a positive number"},
@@ -383,7 +448,8 @@ static struct folder make_folder(void)
 
 static void remove_folder(const struct folder *f)
 {
-	static const char *const names[] = {"config.json", "model.safetensors", "model.safetensors.index.json", "pytorch_model-00001-of-00002.bin",
+	static const char *const names[] = {
+		"config.json",     "model.safetensors", "model.safetensors.index.json", "pytorch_model-00001-of-00002.bin",
 		"one.safetensors", "two.safetensors"};
 	char path[256];
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
@@ -406,7 +472,8 @@ static void a_folder_of_pickles_is_refused_with_how_to_convert_it(void **state)
 }
 
 /* A file with every other tensor of s, from the first or the second on; entered into the index's weight_map. */
-static void put_half(const struct folder *f, const struct safetensors *s, size_t data_size, size_t from, const char *as, json_t *map)
+static void put_half(const struct folder *f, const struct safetensors *s, size_t data_size, size_t from, const char *as,
+		     json_t *map)
 {
 	const char *name;
 	json_t *entry, *half = json_object();

@@ -56,7 +56,8 @@ static void both_kinds_of_file_give_the_same_tables(void **state)
 {
 	(void)state;
 	size_t n_json, n_gguf;
-	void *json = read_file("tests/golden/falcon-tales/tokenizer.json", &n_json), *gguf = read_file("models/falcon-tales.Q8_0.gguf", &n_gguf);
+	void *json = read_file("tests/golden/falcon-tales/tokenizer.json", &n_json),
+	     *gguf = read_file("models/falcon-tales.Q8_0.gguf", &n_gguf);
 	struct buf a = {0}, b = {0};
 	struct err e = {0};
 	assert_int_equal(tokenizer_json_blob(json, n_json, &a, &e), 0);
@@ -93,9 +94,13 @@ static int attempt(const char *pre, const char *added, const char *model, const 
 	struct buf json = {0};
 	buf_printf(&json, "{\"pre_tokenizer\":%s,\"added_tokens\":%s,\"model\":{\"type\":\"BPE\",%s}%s}",
 		   pre ? pre : "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}",
-		   added ? added : "[{\"id\":4,\"content\":\"<|end|>\",\"special\":true},{\"id\":6,\"content\":\"\xc4\xa0\",\"special\":false}]",
-		   model ? model : "\"vocab\":{\"a\":0,\"\xc4\xa0\xc4\x8a\":1,\"\xc4\xa0\xc4\x8a\x61\":2,\"\xe2\x82\xac\":3},"
-				   "\"merges\":[\"\xc4\xa0\xc4\x8a a\"]", more ? more : "");
+		   added ? added
+			 : "[{\"id\":4,\"content\":\"<|end|>\",\"special\":true},{\"id\":6,\"content\":\"\xc4\xa0\","
+			   "\"special\":false}]",
+		   model ? model
+			 : "\"vocab\":{\"a\":0,\"\xc4\xa0\xc4\x8a\":1,\"\xc4\xa0\xc4\x8a\x61\":2,\"\xe2\x82\xac\":3},"
+			   "\"merges\":[\"\xc4\xa0\xc4\x8a a\"]",
+		   more ? more : "");
 	int r = tokenizer_json_blob(json.data, json.length, blob, e);
 	buf_done(&json);
 	return r;
@@ -150,13 +155,18 @@ static void every_byte_has_a_character_of_its_own(void **state)
 static void pre_splits_are_recognised(void **state)
 {
 	(void)state;
-	static const struct { const char *json; enum weights_pre pre; } known[] = {
+	static const struct { const char *json; enum weights_pre pre;
+	} known[] = {
 		{"{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true}", WEIGHTS_PRE_GPT2},
 		{"{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true},"
-		 "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true}]}", WEIGHTS_PRE_SMOLLM},
-		{"{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|"
-		 "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"},"
-		 "\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}]}",
+		 "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true}]}",
+		 WEIGHTS_PRE_SMOLLM},
+		{"{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(?i:'s|'t|'re|'ve|'m|'"
+		 "ll|'d)|"
+		 "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| "
+		 "?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"},"
+		 "\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":"
+		 "false}]}",
 		 WEIGHTS_PRE_LLAMA3},
 	};
 	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
@@ -173,9 +183,13 @@ static void a_template_with_a_token_in_front_asks_for_bos(void **state)
 	(void)state;
 	struct buf b = {0};
 	struct err e = {0};
-	assert_int_equal(attempt(NULL, NULL, NULL, ",\"post_processor\":{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\"},"
-		"{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<|end|>\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\"}}],"
-		"\"special_tokens\":{\"<|end|>\":{\"id\":\"<|end|>\",\"ids\":[4]}}}]}", &b, &e), 0);
+	assert_int_equal(attempt(NULL, NULL, NULL,
+				 ",\"post_processor\":{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\"},"
+				 "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<|end|>\",\"type_"
+				 "id\":0}},{\"Sequence\":{\"id\":\"A\"}}],"
+				 "\"special_tokens\":{\"<|end|>\":{\"id\":\"<|end|>\",\"ids\":[4]}}}]}",
+				 &b, &e),
+			 0);
 	assert_int_equal(tables_of(&b).head->bos, 4);
 	assert_int_equal(tables_of(&b).head->flags, WEIGHTS_ADD_BOS);
 	buf_done(&b);
@@ -186,7 +200,10 @@ static void merges_may_be_pairs(void **state)
 	(void)state;
 	struct buf b = {0};
 	struct err e = {0};
-	assert_int_equal(attempt(NULL, "[]", "\"ignore_merges\":true,\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[[\"a\",\"b\"]]", NULL, &b, &e), 0);
+	assert_int_equal(attempt(NULL, "[]",
+				 "\"ignore_merges\":true,\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[[\"a\",\"b\"]]", NULL,
+				 &b, &e),
+			 0);
 	assert_int_equal(tables_of(&b).merges[0].result, 2);
 	assert_int_equal(tables_of(&b).head->flags, WEIGHTS_IGNORE_MERGES);
 	buf_done(&b);
@@ -195,10 +212,12 @@ static void merges_may_be_pairs(void **state)
 static void vocabularies_that_do_not_add_up_are_refused(void **state)
 {
 	(void)state;
-	static const struct { const char *pre, *added, *model, *more, *what; } cases[] = {
+	static const struct { const char *pre, *added, *model, *more, *what;
+	} cases[] = {
 		{"{\"type\":\"Metaspace\"}", NULL, NULL, NULL, "pre_tokenizer 'Metaspace' is not known"},
 		{"{\"type\":\"ByteLevel\",\"add_prefix_space\":true}", NULL, NULL, NULL, "'ByteLevel(prefix)'"},
-		{"{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a+)+$\"},\"behavior\":\"Isolated\"}", NULL, NULL, NULL, "Split(Isolated,(a+)+$)"},
+		{"{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a+)+$\"},\"behavior\":\"Isolated\"}", NULL, NULL, NULL,
+		 "Split(Isolated,(a+)+$)"},
 		{"null", NULL, NULL, NULL, "pre_tokenizer ''"},
 		{NULL, NULL, "\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]", NULL, "token 0 is there twice"},
 		{NULL, NULL, "\"vocab\":{\"a\":0,\"a\":1},\"merges\":[]", NULL, "duplicate"},
@@ -209,8 +228,10 @@ static void vocabularies_that_do_not_add_up_are_refused(void **state)
 		{NULL, NULL, "\"vocab\":{\"a\":\"0\"},\"merges\":[]", NULL, "id of token 'a'"},
 		{NULL, NULL, "\"vocab\":{},\"merges\":[]", NULL, "model.vocab"},
 		{NULL, NULL, "\"vocab\":{\"a\":0,\"b\":1},\"merges\":[\"a b\"]", NULL, "merge 0, 'a' with 'b'"},
-		{NULL, NULL, "\"vocab\":{\"a\":0,\"aa\":1},\"merges\":[\"a a\",[\"a\",\"a\"]]", NULL, "merges 0 and 1 are the same"},
-		{NULL, "[]", "\"vocab\":{\"\\u20ac\":0,\"\\u0120\":1,\"\\u20ac\\u0120\":2},\"merges\":[\"\\u20ac \\u0120\"]", NULL, "merge 0 does not join"},
+		{NULL, NULL, "\"vocab\":{\"a\":0,\"aa\":1},\"merges\":[\"a a\",[\"a\",\"a\"]]", NULL,
+		 "merges 0 and 1 are the same"},
+		{NULL, "[]", "\"vocab\":{\"\\u20ac\":0,\"\\u0120\":1,\"\\u20ac\\u0120\":2},\"merges\":[\"\\u20ac \\u0120\"]",
+		 NULL, "merge 0 does not join"},
 		{NULL, NULL, "\"vocab\":{\"a\":0},\"merges\":[\"a\"]", NULL, "not two tokens"},
 		{NULL, NULL, "\"vocab\":{\"a\":0},\"merges\":[3]", NULL, "neither a string nor a pair"},
 		{NULL, NULL, "\"vocab\":{\"a\":0},\"merges\":{}", NULL, "model.merges"},
@@ -219,7 +240,8 @@ static void vocabularies_that_do_not_add_up_are_refused(void **state)
 		{NULL, "[{\"id\":4,\"content\":\"<m>\",\"lstrip\":true}]", NULL, NULL, "sets lstrip"},
 		{NULL, "[{\"id\":4}]", NULL, NULL, "added token 0"},
 		{NULL, NULL, NULL, ",\"normalizer\":{\"type\":\"NFC\"}", "normalizer 'NFC'"},
-		{NULL, NULL, NULL, ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}}]}",
+		{NULL, NULL, NULL,
+		 ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}}]}",
 		 "special token '<s>'"},
 		{NULL, NULL, NULL, "}", "tokenizer.json:"},
 	};
