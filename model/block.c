@@ -12,8 +12,8 @@ static uint32_t strips_of(const struct kernels_matrix *w)
 	return (w->rows + WEIGHTS_STRIP - 1) / WEIGHTS_STRIP;
 }
 
-void block_add_part(struct block_product *p, const struct kernels_matrix *w, const float *bias, struct block_input *in, float *out,
-		    size_t ldo)
+void block_add_part(struct block_product *p, const struct kernels_matrix *w, const float *bias, struct block_input *in,
+		    float *out, size_t ldo)
 {
 	CHECK(p->n_parts < BLOCK_PARTS && w->cols == in->cols);
 	p->part[p->n_parts++] =

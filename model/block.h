@@ -126,8 +126,8 @@ static inline bool block_quantised(const struct kernels_matrix *w)
 void block_add_qkv(struct forward *f, struct block_product *p, const struct model_layer *l);
 
 /* Builds a product: adds a part, then plans its pieces. A sum's parts are all rows x n_embd and share their output. */
-void block_add_part(struct block_product *p, const struct kernels_matrix *w, const float *bias, struct block_input *in, float *out,
-		    size_t ldo);
+void block_add_part(struct block_product *p, const struct kernels_matrix *w, const float *bias, struct block_input *in,
+		    float *out, size_t ldo);
 void block_plan_side(struct block_product *p, uint32_t threads);
 void block_plan_sum(struct block_product *p, uint32_t threads);
 

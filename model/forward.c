@@ -59,8 +59,10 @@ static void make_activations(struct forward *f)
 	f->head_in.x = floats(f->o.max_logits, hp->n_embd);
 	f->head_in.owner = f->wanted_span;
 	f->o_in = (struct block_input){.x = floats(rows, q), .cols = (uint32_t)q, .ld = q, .owner = f->row_span};
-	f->down_in = (struct block_input){.x = f->wide + (hp->family == WEIGHTS_LLAMA ? f->at_gate : f->at_up), .cols = hp->n_ff,
-		.ld = f->wide_ld, .owner = f->row_span};
+	f->down_in = (struct block_input){.x = f->wide + (hp->family == WEIGHTS_LLAMA ? f->at_gate : f->at_up),
+					  .cols = hp->n_ff,
+					  .ld = f->wide_ld,
+					  .owner = f->row_span};
 }
 
 static void make_products(struct forward *f)
@@ -113,13 +115,15 @@ static void make_workers(struct forward *f)
 	}
 }
 
-int forward_new(const struct model *m, const struct kernels *k, const struct forward_options *o, struct forward **ret, struct err *e)
+int forward_new(const struct model *m, const struct kernels *k, const struct forward_options *o, struct forward **ret,
+		struct err *e)
 {
 	CHECK(o->max_tokens > 0 && o->max_spans > 0 && o->max_logits > 0 && o->max_context > 0 && o->threads > 0);
 	if (pages_element(o->kv) == 0)
 		return err_set(e, -EINVAL, "unknown kind %u of keys and values", o->kv);
 	if (m->rope && o->max_context > m->hp.n_context) {
-		err_set(e, -EINVAL, "a context of %u tokens, the model's rotary table ends at %u", o->max_context, m->hp.n_context);
+		err_set(e, -EINVAL, "a context of %u tokens, the model's rotary table ends at %u", o->max_context,
+			m->hp.n_context);
 		return err_hint(e, "ask for a context of at most %u tokens", m->hp.n_context);
 	}
 	struct forward *f = xcalloc(1, sizeof *f);

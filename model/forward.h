@@ -34,7 +34,8 @@ struct forward_options {
 	uint32_t dense;       /* enum forward_dense */
 };
 
-int forward_new(const struct model *m, const struct kernels *k, const struct forward_options *o, struct forward **ret, struct err *e);
+int forward_new(const struct model *m, const struct kernels *k, const struct forward_options *o, struct forward **ret,
+		struct err *e);
 void forward_free(struct forward *f);
 
 /*

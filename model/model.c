@@ -22,7 +22,8 @@ static struct kernels_matrix matrix_of(const void *image, enum weights_role role
 	const struct weights_tensor *t = weights_find(image, role, layer);
 	if (t == NULL)
 		return (struct kernels_matrix){0};
-	return (struct kernels_matrix){.data = (const uint8_t *)image + t->offset, .type = t->type, .rows = t->rows, .cols = t->cols};
+	return (struct kernels_matrix){
+		.data = (const uint8_t *)image + t->offset, .type = t->type, .rows = t->rows, .cols = t->cols};
 }
 
 static void open_layer(const void *image, uint32_t i, struct model_layer *l)

@@ -162,8 +162,8 @@ static void penalise_repeats(struct sampler *s, float *logits, const struct boar
 			s->counts[log[i]] = 0;
 }
 
-static void penalise_presence(struct sampler *s, float *logits, const struct board_params *p, const int32_t *log, uint32_t first,
-			      uint32_t n)
+static void penalise_presence(struct sampler *s, float *logits, const struct board_params *p, const int32_t *log,
+			      uint32_t first, uint32_t n)
 {
 	if (p->presence_penalty == 0 && p->frequency_penalty == 0)
 		return;
@@ -303,8 +303,8 @@ static int32_t draw(struct sampler *s, const struct kernels *k, float temp, int3
 	return last; /* u is so near to 1 that rounding took the difference */
 }
 
-int32_t sampler_draw(struct sampler *s, const struct kernels *k, float *logits, const struct board_record *r, const int32_t *log,
-		     uint32_t n_tokens)
+int32_t sampler_draw(struct sampler *s, const struct kernels *k, float *logits, const struct board_record *r,
+		     const int32_t *log, uint32_t n_tokens)
 {
 	const struct board_params *p = &r->params;
 	add_biases(s, logits, r);

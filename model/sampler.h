@@ -19,8 +19,8 @@ void sampler_free(struct sampler *s);
  * The token of position n_tokens. logits: [n_vocab], changed in place. log: [n_tokens] ids, prompt included; positions from
  * r->n_given on are generated ones. r has passed board_record_check().
  */
-int32_t sampler_draw(struct sampler *s, const struct kernels *k, float *logits, const struct board_record *r, const int32_t *log,
-		     uint32_t n_tokens);
+int32_t sampler_draw(struct sampler *s, const struct kernels *k, float *logits, const struct board_record *r,
+		     const int32_t *log, uint32_t n_tokens);
 
 /* The generator: uniform in [0, 1) with 24 bits, a function of (seed, position) alone (Philox 4x32-10). */
 float sampler_uniform(uint64_t seed, uint64_t position);

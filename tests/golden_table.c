@@ -29,7 +29,8 @@ struct golden {
 	const float *logits;
 };
 
-static float *feed(const struct model *m, const struct kernels *k, uint32_t kv, uint32_t threads, const int32_t *ids, uint32_t chunk)
+static float *feed(const struct model *m, const struct kernels *k, uint32_t kv, uint32_t threads, const int32_t *ids,
+		   uint32_t chunk)
 {
 	struct lab l;
 	float *out = xcalloc(ROWS * VOCAB, sizeof *out);
@@ -58,8 +59,12 @@ static double largest_difference(const float *a, const float *b)
 static uint32_t count_greedy(const struct model *m, const struct golden *g, uint32_t kv)
 {
 	struct lab l;
-	struct forward_options o = {.kv = kv, .max_tokens = GIVEN, .max_spans = 1, .max_logits = GIVEN, .max_context = GIVEN + GREEDY,
-		.threads = 2};
+	struct forward_options o = {.kv = kv,
+				    .max_tokens = GIVEN,
+				    .max_spans = 1,
+				    .max_logits = GIVEN,
+				    .max_context = GIVEN + GREEDY,
+				    .threads = 2};
 	lab_init(&l, m, kernels_select(NULL), o);
 	struct lab_session *s = lab_session_new(&l);
 	float logits[GIVEN * VOCAB], *last = logits + (GIVEN - 1) * VOCAB;

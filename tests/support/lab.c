@@ -213,7 +213,8 @@ void lab_feed(struct lab *l, struct lab_session *s, const int32_t *ids, uint32_t
 {
 	for (uint32_t done = 0; done < n; done += chunk) {
 		uint32_t count = n - done < chunk ? n - done : chunk;
-		struct forward_span span = lab_span(s, ids + done, count, FORWARD_ALL, out + (size_t)done * l->model->hp.n_vocab);
+		struct forward_span span =
+			lab_span(s, ids + done, count, FORWARD_ALL, out + (size_t)done * l->model->hp.n_vocab);
 		lab_run(l, &span, 1);
 		CHECK(!span.failed);
 		s->n_kv += count;

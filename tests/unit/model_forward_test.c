@@ -26,25 +26,55 @@ struct family {
 	uint32_t kv;
 };
 
-#define SHAPE .n_layer = 2, .n_embd = 96, .head_dim = 32, .n_vocab = VOCAB, .n_context = CONTEXT, .norm_eps = 1e-5f, .rope_theta = 10000
+#define SHAPE                                                                                                                  \
+	.n_layer = 2, .n_embd = 96, .head_dim = 32, .n_vocab = VOCAB, .n_context = CONTEXT, .norm_eps = 1e-5f,                 \
+	.rope_theta = 10000
 static const struct family families[] = {
-	{"7B in Q4_0 under a Q8_0 head", {.family = WEIGHTS_FALCON, .n_head = 3, .n_kv_head = 1, .n_ff = 384, .n_norm = 1, SHAPE},
-	 {[WEIGHTS_EMBED] = WEIGHTS_Q4_0, [WEIGHTS_HEAD] = WEIGHTS_Q8_0, [WEIGHTS_Q] = WEIGHTS_Q4_0, [WEIGHTS_K] = WEIGHTS_Q4_0,
-	  [WEIGHTS_V] = WEIGHTS_Q4_0, [WEIGHTS_UP] = WEIGHTS_Q4_0, [WEIGHTS_O] = WEIGHTS_Q4_0, [WEIGHTS_DOWN] = WEIGHTS_Q4_0},
+	{"7B in Q4_0 under a Q8_0 head",
+	 {.family = WEIGHTS_FALCON, .n_head = 3, .n_kv_head = 1, .n_ff = 384, .n_norm = 1, SHAPE},
+	 {[WEIGHTS_EMBED] = WEIGHTS_Q4_0,
+	  [WEIGHTS_HEAD] = WEIGHTS_Q8_0,
+	  [WEIGHTS_Q] = WEIGHTS_Q4_0,
+	  [WEIGHTS_K] = WEIGHTS_Q4_0,
+	  [WEIGHTS_V] = WEIGHTS_Q4_0,
+	  [WEIGHTS_UP] = WEIGHTS_Q4_0,
+	  [WEIGHTS_O] = WEIGHTS_Q4_0,
+	  [WEIGHTS_DOWN] = WEIGHTS_Q4_0},
 	 PAGES_F16},
-	{"40B with a type of its own a matrix", {.family = WEIGHTS_FALCON, .n_head = 6, .n_kv_head = 2, .n_ff = 320, .n_norm = 2, SHAPE},
-	 {[WEIGHTS_EMBED] = WEIGHTS_BF16, [WEIGHTS_HEAD] = WEIGHTS_F16, [WEIGHTS_Q] = WEIGHTS_Q5_1, [WEIGHTS_K] = WEIGHTS_F16,
-	  [WEIGHTS_V] = WEIGHTS_Q8_0, [WEIGHTS_UP] = WEIGHTS_Q5_0, [WEIGHTS_O] = WEIGHTS_BF16, [WEIGHTS_DOWN] = WEIGHTS_Q4_1},
+	{"40B with a type of its own a matrix",
+	 {.family = WEIGHTS_FALCON, .n_head = 6, .n_kv_head = 2, .n_ff = 320, .n_norm = 2, SHAPE},
+	 {[WEIGHTS_EMBED] = WEIGHTS_BF16,
+	  [WEIGHTS_HEAD] = WEIGHTS_F16,
+	  [WEIGHTS_Q] = WEIGHTS_Q5_1,
+	  [WEIGHTS_K] = WEIGHTS_F16,
+	  [WEIGHTS_V] = WEIGHTS_Q8_0,
+	  [WEIGHTS_UP] = WEIGHTS_Q5_0,
+	  [WEIGHTS_O] = WEIGHTS_BF16,
+	  [WEIGHTS_DOWN] = WEIGHTS_Q4_1},
 	 PAGES_F32},
-	{"RW with ALiBi and biases", {.family = WEIGHTS_FALCON_RW, .n_head = 3, .n_kv_head = 3, .n_ff = 384, .n_norm = 2,
-				      .flags = WEIGHTS_ALIBI | WEIGHTS_BIAS, SHAPE},
+	{"RW with ALiBi and biases",
+	 {.family = WEIGHTS_FALCON_RW,
+	  .n_head = 3,
+	  .n_kv_head = 3,
+	  .n_ff = 384,
+	  .n_norm = 2,
+	  .flags = WEIGHTS_ALIBI | WEIGHTS_BIAS,
+	  SHAPE},
 	 {[WEIGHTS_EMBED] = WEIGHTS_F16, [WEIGHTS_HEAD] = WEIGHTS_BF16, [WEIGHTS_Q] = WEIGHTS_BF16, [WEIGHTS_O] = WEIGHTS_Q8_0},
 	 PAGES_F16},
-	{"RW with rotary", {.family = WEIGHTS_FALCON_RW, .n_head = 3, .n_kv_head = 3, .n_ff = 384, .n_norm = 2, .flags = WEIGHTS_BIAS, SHAPE},
-	 {[WEIGHTS_Q] = WEIGHTS_Q8_0, [WEIGHTS_DOWN] = WEIGHTS_Q8_0}, PAGES_F32},
-	{"Llama", {.family = WEIGHTS_LLAMA, .n_head = 4, .n_kv_head = 2, .n_ff = 256, .n_norm = 2, SHAPE},
-	 {[WEIGHTS_EMBED] = WEIGHTS_Q8_0, [WEIGHTS_HEAD] = WEIGHTS_Q8_0, [WEIGHTS_Q] = WEIGHTS_Q4_1, [WEIGHTS_GATE] = WEIGHTS_Q5_0,
-	  [WEIGHTS_UP] = WEIGHTS_Q4_0, [WEIGHTS_O] = WEIGHTS_Q5_1, [WEIGHTS_DOWN] = WEIGHTS_Q8_0},
+	{"RW with rotary",
+	 {.family = WEIGHTS_FALCON_RW, .n_head = 3, .n_kv_head = 3, .n_ff = 384, .n_norm = 2, .flags = WEIGHTS_BIAS, SHAPE},
+	 {[WEIGHTS_Q] = WEIGHTS_Q8_0, [WEIGHTS_DOWN] = WEIGHTS_Q8_0},
+	 PAGES_F32},
+	{"Llama",
+	 {.family = WEIGHTS_LLAMA, .n_head = 4, .n_kv_head = 2, .n_ff = 256, .n_norm = 2, SHAPE},
+	 {[WEIGHTS_EMBED] = WEIGHTS_Q8_0,
+	  [WEIGHTS_HEAD] = WEIGHTS_Q8_0,
+	  [WEIGHTS_Q] = WEIGHTS_Q4_1,
+	  [WEIGHTS_GATE] = WEIGHTS_Q5_0,
+	  [WEIGHTS_UP] = WEIGHTS_Q4_0,
+	  [WEIGHTS_O] = WEIGHTS_Q5_1,
+	  [WEIGHTS_DOWN] = WEIGHTS_Q8_0},
 	 PAGES_F16},
 };
 enum { FAMILIES = sizeof families / sizeof families[0] };
@@ -101,8 +131,8 @@ static void expect_same(const struct family *f, const char *how, const float *wa
 {
 	for (size_t i = 0; i < n; i++)
 		if (memcmp(&want[i], &got[i], sizeof *got))
-			fail_msg("%s, %s: logit %zu of row %zu is %a, not %a", f->name, how, i % VOCAB, i / VOCAB, (double)got[i],
-				 (double)want[i]);
+			fail_msg("%s, %s: logit %zu of row %zu is %a, not %a", f->name, how, i % VOCAB, i / VOCAB,
+				 (double)got[i], (double)want[i]);
 	free(got);
 }
 
@@ -157,7 +187,8 @@ static void neighbours_change_no_bit(void **state)
 		struct fixture x;
 		struct lab l;
 		open_fixture(&x, f);
-		float *want = feed(&x, f, kernels_select(NULL), 1, PROMPT, ids, PROMPT), *got = xcalloc(PROMPT * VOCAB, sizeof *got);
+		float *want = feed(&x, f, kernels_select(NULL), 1, PROMPT, ids, PROMPT),
+		      *got = xcalloc(PROMPT * VOCAB, sizeof *got);
 		lab_init(&l, &x.model, kernels_select(NULL), options(f, 2));
 		struct lab_session *mine = lab_session_new(&l), *theirs[NEIGHBOURS];
 		for (uint32_t j = 0; j < NEIGHBOURS; j++)
@@ -168,7 +199,8 @@ static void neighbours_change_no_bit(void **state)
 			for (uint32_t j = 0; j <= NEIGHBOURS; j++) {
 				uint32_t more = (j + step) % 4 + 1;
 				if (j == step % NEIGHBOURS)
-					spans[n++] = lab_span(mine, ids + mine->n_kv, take, FORWARD_ALL, got + mine->n_kv * VOCAB);
+					spans[n++] =
+						lab_span(mine, ids + mine->n_kv, take, FORWARD_ALL, got + mine->n_kv * VOCAB);
 				if (j < NEIGHBOURS && theirs[j]->n_kv + more <= PROMPT && (step + j) % 3) {
 					spans[n++] = lab_span(theirs[j], other[j] + theirs[j]->n_kv, more, FORWARD_NONE, NULL);
 					theirs[j]->n_kv += more;
@@ -298,7 +330,8 @@ static void openblas_agrees_with_the_exact_kernels(void **state)
 		struct fixture x;
 		struct lab l;
 		open_fixture(&x, &f);
-		float *want = feed(&x, &f, kernels_select(NULL), 1, PROMPT, ids, PROMPT), *got = xcalloc(PROMPT * VOCAB, sizeof *got);
+		float *want = feed(&x, &f, kernels_select(NULL), 1, PROMPT, ids, PROMPT),
+		      *got = xcalloc(PROMPT * VOCAB, sizeof *got);
 		struct forward_options o = options(&f, 2);
 		o.dense = FORWARD_OPENBLAS;
 		o.kv = PAGES_F32;

@@ -18,8 +18,8 @@ enum { VOCAB = 5000 };
 static const struct board_params plain = {.temp = 1, .top_p = 1, .repeat_penalty = 1, .repeat_last_n = 64, .seed = 9};
 
 /* Draws the token of position n from a copy of the logits. */
-static int32_t draw_after(const struct board_params *p, const float *logits, uint32_t n_vocab, const int32_t *log, uint32_t given,
-			  uint32_t n)
+static int32_t draw_after(const struct board_params *p, const float *logits, uint32_t n_vocab, const int32_t *log,
+			  uint32_t given, uint32_t n)
 {
 	struct sampler *s = sampler_new(n_vocab);
 	float *copy = xcalloc(n_vocab, sizeof *copy);
@@ -58,14 +58,15 @@ static void random_logits(float *logits, uint32_t n, uint64_t seed)
 }
 
 /*
- * First words of Philox 4x32-10, with the counter's upper half zero: the first is the known answer that its authors publish, the
- * others come from a transcription in Python that gives all three of their known answers.
+ * First words of Philox 4x32-10, with the counter's upper half zero: the first is the known answer that its authors publish,
+ * the others come from a transcription in Python that gives all three of their known answers.
  */
 static void random_numbers_are_those_of_philox(void **state)
 {
 	(void)state;
 	assert_true(sampler_uniform(0, 0) == (float)(0x6627e8d5 >> 8) * 0x1p-24f);
-	assert_true(sampler_uniform(UINT64_C(0x299f31d0a4093822), UINT64_C(0x85a308d3243f6a88)) == (float)(0xe69c9c31 >> 8) * 0x1p-24f);
+	assert_true(sampler_uniform(UINT64_C(0x299f31d0a4093822), UINT64_C(0x85a308d3243f6a88)) ==
+		    (float)(0xe69c9c31 >> 8) * 0x1p-24f);
 	assert_true(sampler_uniform(UINT64_MAX, UINT64_MAX) == (float)(0x4d18d7d2 >> 8) * 0x1p-24f);
 }
 
@@ -213,7 +214,10 @@ static void top_p_keeps_the_nucleus_with_and_without_top_k(void **state)
 	float logits[VOCAB];
 	random_logits(logits, VOCAB, 4);
 	logits[123] = 9;
-	const struct { float p; uint32_t k; } cases[] = {{0.5f, 0}, {0.2f, 0}, {0.05f, 0}, {0.9f, 40}, {0.3f, 100}, {0, 0}, {0, 7}};
+	const struct {
+		float p;
+		uint32_t k;
+	} cases[] = {{0.5f, 0}, {0.2f, 0}, {0.05f, 0}, {0.9f, 40}, {0.3f, 100}, {0, 0}, {0, 7}};
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		struct board_params p = plain;
 		p.top_p = cases[i].p;
@@ -344,9 +348,15 @@ static void extreme_parameters_still_give_a_token(void **state)
 	for (int a = 0; a < 5; a++)
 		for (int b = 0; b < N; b++)
 			for (int c = 0; c < 4; c++) {
-				struct board_params p = {.temp = positive[a], .top_p = c & 1 ? 0.5f : 1, .min_p = c & 2 ? 0x1p-149f : 0,
-					.repeat_penalty = positive[4 - a], .repeat_last_n = UINT32_MAX, .presence_penalty = values[b],
-					.frequency_penalty = values[N - 1 - b], .top_k = c == 3 ? UINT32_MAX : 0, .seed = UINT64_MAX};
+				struct board_params p = {.temp = positive[a],
+							 .top_p = c & 1 ? 0.5f : 1,
+							 .min_p = c & 2 ? 0x1p-149f : 0,
+							 .repeat_penalty = positive[4 - a],
+							 .repeat_last_n = UINT32_MAX,
+							 .presence_penalty = values[b],
+							 .frequency_penalty = values[N - 1 - b],
+							 .top_k = c == 3 ? UINT32_MAX : 0,
+							 .seed = UINT64_MAX};
 				int32_t id = draw_after(&p, logits, N * 3, log, 0, N * 3);
 				assert_true(id >= 0 && id < N * 3);
 			}
