@@ -181,35 +181,28 @@ static void make_special(struct tokenizer *t)
 	}
 }
 
-/* Appends what merging makes of these bytes. -EINVAL if the vocabulary lacks one, which *ret_missing is then the index of. */
-static int merge_bytes(const struct tokenizer *t, const char *bytes, size_t length, struct ids *list, size_t *ret_missing)
+/* Appends what merging makes of these bytes. A byte that the vocabulary lacks is left out, as if it were not there. */
+static void merge_bytes(const struct tokenizer *t, const char *bytes, size_t length, struct ids *list)
 {
 	size_t from = list->length;
-	for (size_t i = 0; i < length; i++) {
-		uint8_t byte = (uint8_t)bytes[i];
-		if (t->byte_id[byte] < 0) {
-			*ret_missing = i;
-			return -EINVAL;
-		}
-		ids_add(list, t->byte_id[byte]);
-	}
-	list->length = from + bpe_merge(&t->bpe, list->data + from, length);
-	return 0;
+	for (size_t i = 0; i < length; i++)
+		if (t->byte_id[(uint8_t)bytes[i]] >= 0)
+			ids_add(list, t->byte_id[(uint8_t)bytes[i]]);
+	if (list->length > from)
+		list->length = from + bpe_merge(&t->bpe, list->data + from, list->length - from);
 }
 
 static void find_one_piece(struct tokenizer *t)
 {
 	struct ids list = {0};
-	size_t missing;
 	t->one_piece = xcalloc(t->header.n_tokens, sizeof *t->one_piece);
 	for (uint32_t id = 0; id < t->header.n_tokens; id++) {
 		uint32_t length = t->start[id + 1] - t->start[id];
 		if (t->kind[id] != WEIGHTS_TOKEN_NORMAL || length == 0)
 			continue;
 		list.length = 0;
-		t->one_piece[id] = t->header.flags & WEIGHTS_IGNORE_MERGES ||
-				   (merge_bytes(t, t->bytes + t->start[id], length, &list, &missing) == 0 && list.length == 1 &&
-				    list.data[0] == (int32_t)id);
+		merge_bytes(t, t->bytes + t->start[id], length, &list);
+		t->one_piece[id] = t->header.flags & WEIGHTS_IGNORE_MERGES || (list.length == 1 && list.data[0] == (int32_t)id);
 	}
 	ids_done(&list);
 }
@@ -270,7 +263,6 @@ void tokenizer_free(struct tokenizer *t)
 struct encoding {
 	const struct tokenizer *t;
 	pcre2_match_data *match;
-	const char *text; /* the whole of it, for messages */
 	struct ids *list;
 	struct err *e;
 };
@@ -283,12 +275,8 @@ static int encode_piece(void *context, const char *piece, size_t length)
 		ids_add(c->list, id);
 		return 0;
 	}
-	size_t missing;
-	if (merge_bytes(c->t, piece, length, c->list, &missing) == 0)
-		return 0;
-	err_set(c->e, -EINVAL, "the model's vocabulary has no token for byte %zu of the text, %#04x",
-		(size_t)(piece - c->text) + missing, (unsigned)(uint8_t)piece[missing]);
-	return err_hint(c->e, "leave this byte out");
+	merge_bytes(c->t, piece, length, c->list);
+	return 0;
 }
 
 /* Text without special tokens: stretches of valid UTF-8 are split, each byte between them is a piece. */
@@ -355,7 +343,7 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t length,
 	if (length > INT32_MAX)
 		return err_set(e, -EINVAL, "tokenizer: %zu bytes are too many for one text", length);
 	struct encoding c = {.t = t,
-		.match = pcre2_match_data_create(1, NULL), .text = text, .list = list, .e = e};
+		.match = pcre2_match_data_create(1, NULL), .list = list, .e = e};
 	CHECK(c.match != NULL);
 	size_t before = list->length;
 	int r = encode(&c, text, length, special);

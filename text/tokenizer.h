@@ -20,8 +20,9 @@ void tokenizer_free(struct tokenizer *t);
 
 /*
  * Appends the ids of `text` (any bytes; NUL included) to list. `special`: control tokens written out in the text become their
- * ids; otherwise their text is ordinary text. No BOS is added. O(n log n). A byte for which the vocabulary has no token gives
- * -EINVAL and leaves list as it was (Falcon's own lacks 14 control characters, and 14 bytes that text hardly ever has).
+ * ids; otherwise their text is ordinary text. No BOS is added. O(n log n). A byte for which the vocabulary has no token is left
+ * out, as the reference does (Falcon's own lacks 14 control characters such as VT, and 14 bytes that UTF-8 never has). On an error
+ * (a text too long to be matched) list is as it was.
  */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t length, bool special, struct ids *list, struct err *e);
 
