@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The matrix topic's functions, one set a suffix (c, avx2, avx512), and how the blocks of shm/weights.h are laid out. Activations are
- * quantised by AVX2 in the AVX-512 table too: it is no share of a step worth a file; a row is read once a token, by plain C.
+ * The matrix topic's functions, one set a suffix (c, avx2, avx512), and how the blocks of shm/weights.h are laid out.
+ * Activations are quantised by AVX2 in the AVX-512 table too: it is no share of a step worth a file; a row is read once a token,
+ * by plain C.
  */
 #ifndef FALCON_KERNELS_MATMUL_H
 #define FALCON_KERNELS_MATMUL_H

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Dense matrix products by AVX-512: a register holds one column of a strip's 16 rows, and each token adds it times its own
- * activation, broadcast from memory, by one FMA. The order of the columns is the order of the sum, so lanes are rows and the
- * tokens of a tile, or several strips, are what hides the latency. From PANEL_FROM tokens on a panel of columns is widened once into scratch.
+ * activation, broadcast from memory, by one FMA. The order of the columns is the order of the sum, so lanes are rows, and the
+ * tokens of a tile, or several strips where tokens are few, are what hides the latency. From PANEL_FROM tokens on a panel of
+ * columns is widened once into scratch.
  */
 #if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__F16C__)
 #error "compile with -mavx512f -mavx512bw -mavx512vl -mavx512dq -mf16c"

@@ -2,11 +2,11 @@
 /*
  * Quantised activations and matrix products by AVX2.
  *
- * vpmaddubsw adds two products of an unsigned and a signed byte in 16 bits. For 4- and 5-bit weights all eight column groups of a
- * block are summed in 16 bits, modulo 2^16, starting at minus offset times the activations' sum over the same columns: the true sum
- * of a lane, 16 products of at most 16 x 127, fits, so the wrapped one is exact. Q5_1's codes go up to 31 and have no offset: they
- * are summed as if it were 16, which is put back in 32 bits. Q8_0 would not fit: its bytes are two planes of nibbles, the higher one
- * with an offset of 8, and 16 times the one's sum plus the other's is the block's.
+ * vpmaddubsw adds two products of an unsigned and a signed byte in 16 bits. For 4- and 5-bit weights all eight column groups of
+ * a block are summed in 16 bits, modulo 2^16, starting at minus offset times the activations' sum over the same columns: the
+ * true sum of a lane, 16 products of at most 16 x 127, fits, so the wrapped one is exact. Q5_1's codes go up to 31 and have no
+ * offset: they are summed as if it were 16, which is put back in 32 bits. Q8_0 would not fit: its bytes are two planes of
+ * nibbles, the higher one with an offset of 8, and 16 times the one's sum plus the other's is the block's.
  *
  * From four tokens on a panel of a strip is unpacked once to bytes in scratch, and tiles of 16 rows x 4 tokens run over it: each
  * activation that is broadcast meets both halves of the strip, because loads, two a cycle, are what runs out first. Eight registers
@@ -171,11 +171,14 @@ INLINE __m256 halves(const uint8_t *p)
 }
 
 /* A block of a panel: 16 scales and 16 minima in f32, then planes x 8 groups x 64 bytes of codes. */
-enum { PANEL_CODES_AT = 128 };
+INLINE uint32_t panel_codes_at(uint32_t plane, int half, int g)
+{
+	return 128 + (plane * 8 + (uint32_t)g) * 64 + (uint32_t)half * 32;
+}
 
 INLINE uint32_t panel_block_bytes(uint32_t type)
 {
-	return PANEL_CODES_AT + planes_of(type) * 8 * 64;
+	return panel_codes_at(planes_of(type), 0, 0);
 }
 
 /* Where a tile reads its weights: blocks of the image, or those of a panel. */
@@ -189,7 +192,7 @@ INLINE __m256i codes_at(struct source w, uint32_t plane, int half, int g)
 {
 	if (w.packed)
 		return group_of(w.block, w.type, plane, half, g);
-	return bytes_at(w.block + PANEL_CODES_AT + (plane * 8 + (uint32_t)g) * 64 + half * 32);
+	return bytes_at(w.block + panel_codes_at(plane, half, g));
 }
 
 /* Eight scales (what 0) or minima (1). */
@@ -211,7 +214,7 @@ INLINE void unpack(const uint8_t *strip, uint32_t type, uint32_t n, uint8_t *pan
 			for (int g = 0; g < 8; g++)
 				UNROLL
 				for (uint32_t plane = 0; plane < planes_of(type); plane++)
-					_mm256_storeu_si256((__m256i *)(void *)(panel + PANEL_CODES_AT + (plane * 8 + (uint32_t)g) * 64 + h * 32),
+					_mm256_storeu_si256((__m256i *)(void *)(panel + panel_codes_at(plane, h, g)),
 							    codes_at(w, plane, h, g));
 			_mm256_storeu_ps((float *)(void *)panel + h * 8, scales_at(w, 0, h));
 			if (matmul_block(type).minima)
@@ -296,7 +299,8 @@ INLINE void dot(struct source w, const uint32_t tokens, const int8_t *q, const s
 }
 
 /* n blocks of a strip's 16 rows for some tokens of a group: sums continue in out (rows of ldo), of which `rows` are there. */
-INLINE void tile(struct source w, uint32_t n, struct group a, const uint32_t tokens, float *out, size_t ldo, uint32_t rows, bool more)
+INLINE void tile(struct source w, uint32_t n, struct group a, const uint32_t tokens, float *out, size_t ldo, uint32_t rows,
+		 bool more)
 {
 	const __m256i mask[2] = {row_mask(rows), row_mask(rows > 8 ? rows - 8 : 0)};
 	const bool minima = matmul_block(w.type).minima;

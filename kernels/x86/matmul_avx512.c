@@ -173,8 +173,8 @@ INLINE void product(const struct kernels_matrix *m, uint32_t type, uint32_t stri
 	}
 }
 
-void matmul_avx512(const struct kernels_matrix *m, uint32_t strip, uint32_t n_strips, const struct kernels_activations *a, float *out,
-		   size_t ldo, bool more, void *scratch)
+void matmul_avx512(const struct kernels_matrix *m, uint32_t strip, uint32_t n_strips, const struct kernels_activations *a,
+		   float *out, size_t ldo, bool more, void *scratch)
 {
 	(void)scratch;
 	switch (m->type) {

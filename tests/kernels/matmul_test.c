@@ -47,11 +47,16 @@ static struct kernels_activations new_activations(uint32_t n, uint32_t cols, voi
 	return a;
 }
 
-/* Rows of many magnitudes; some blocks are tiny, some hold one large value, some are all extremes. */
+/* Rows of many magnitudes; some blocks are tiny, some hold one large value, some are all extremes, some any finite floats. */
 static void random_tokens(float *x, size_t n)
 {
 	for (size_t i = 0; i < n; i += 32) {
 		uint32_t kind = random_below(6);
+		if (random_below(16) == 0) {
+			for (size_t j = i; j < n && j < i + 32; j++)
+				x[j] = random_extreme();
+			continue;
+		}
 		float range = kind == 0 ? 0x1p-110f : kind == 1 ? 1e30f : 3.0f;
 		for (size_t j = i; j < n && j < i + 32; j++)
 			x[j] = kind == 2 ? (random_below(2) ? 1.0f : -1.0f) : random_float(range);
@@ -179,6 +184,59 @@ static void panels_change_no_bit(void **state)
 	}
 }
 
+/* The specification itself, against weights and activations as numbers: a sum of 32-column blocks in double. */
+static void the_plain_product_agrees_with_double(void **state)
+{
+	(void)state;
+	enum { COLS = 160, ROWS = 20, N = 5 };
+	const struct kernels *k = kernels_at(0);
+	for (uint32_t type = 0; type < WEIGHTS_TYPES; type++) {
+		struct product p = {.m = random_matrix(type, ROWS, COLS), .n = N, .ldo = ROWS};
+		static float x[N * COLS], w[COLS], out[N * ROWS];
+		void *memory = NULL;
+		for (size_t i = 0; i < N * COLS; i++)
+			x[i] = random_float(3.0f);
+		p.x = x;
+		if (type >= WEIGHTS_Q8_0) {
+			p.a = new_activations(N, COLS, &memory);
+			assert_true(k->quantise(x, COLS, 0, N, &p.a));
+		}
+		run(k, &p, 0, (ROWS + 15) / 16, out, false);
+		for (uint32_t r = 0; r < ROWS; r++) {
+			k->row(&p.m, r, w);
+			for (uint32_t t = 0; t < N; t++) {
+				double sum = 0, size = 0, coarse = 0;
+				for (uint32_t c = 0; c < COLS; c++) {
+					double term = (double)w[c] * (double)x[t * COLS + c];
+					sum += term;
+					size += fabs(term);
+					coarse += fabs((double)w[c]) * 3.0 / 127 / 2; /* half a step of a code */
+				}
+				double bound = size * 1e-5 + (type >= WEIGHTS_Q8_0 ? coarse * 1.01 : 0.0);
+				assert_true(fabs((double)out[t * ROWS + r] - sum) <= bound);
+			}
+		}
+		free(memory);
+		free((void *)(uintptr_t)p.m.data);
+	}
+}
+
+static void no_tokens_write_nothing(void **state)
+{
+	(void)state;
+	for (uint32_t type = 0; type < WEIGHTS_TYPES; type++)
+		for (unsigned i = 0; kernels_at(i) != NULL; i++) {
+			struct product p = {.m = random_matrix(type, 32, 64), .ldo = 32};
+			float out[4 * 32] = {0}, untouched[4 * 32] = {0};
+			kernels_place(&p.a, NULL, 0, 64);
+			p.scratch = xaligned(64, kernels_scratch_bytes(64, 2, 1));
+			run(kernels_at(i), &p, 0, 2, out, false);
+			assert_memory_equal(out, untouched, sizeof out);
+			free(p.scratch);
+			free((void *)(uintptr_t)p.m.data);
+		}
+}
+
 static void a_token_is_the_same_alone_and_among_others(void **state)
 {
 	(void)state;
@@ -300,6 +358,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_value_that_is_not_finite_is_told),
 		cmocka_unit_test(every_version_multiplies_alike),
 		cmocka_unit_test(panels_change_no_bit),
+		cmocka_unit_test(the_plain_product_agrees_with_double),
+		cmocka_unit_test(no_tokens_write_nothing),
 		cmocka_unit_test(a_token_is_the_same_alone_and_among_others),
 		cmocka_unit_test(every_version_reads_rows_alike),
 		cmocka_unit_test(the_best_is_chosen_within_the_limit),
