@@ -287,8 +287,8 @@ static void print_table(const struct bench *b, const struct result *r)
 
 static int usage(void)
 {
-	fputs("usage: falcon-bench -m MODEL [-t THREADS] [-p PROMPT] [-n GEN] [-d DEPTH] [-b BATCH] [-k f32|f16] [-r REPS]\n"
-	      "                    [--dense exact|openblas] [--json]\n"
+	fputs("usage: falcon-bench -m MODEL [-t THREADS] [-p PROMPT] [-n GEN] [-d DEPTH] [-b BATCH] [-k f32|f16|q8]\n"
+	      "                    [-r REPS] [--dense exact|openblas] [--json]\n"
 	      "Times the engine alone: PROMPT tokens prefilled, GEN tokens decoded, after DEPTH tokens, in BATCH sessions.\n"
 	      "-p 0 or -n 0 leaves that part out. Medians of REPS repetitions. FALCON_ISA holds the kernels to a set.\n",
 	      stderr);

@@ -227,6 +227,31 @@ static void killed_at_random_moments_the_sessions_go_on_with_the_same_bytes(void
 	rig_close(&r);
 }
 
+static void every_kind_of_keys_and_values_survives_a_kill(void **state)
+{
+	(void)state;
+	for (uint32_t kv = 0; pages_kv_name(kv) != NULL; kv++) {
+		struct rig_shape its = shape;
+		struct rig r;
+		int32_t undisturbed[N], killed[N];
+		its.kv = kv;
+		rig_open(&r, weights, &its);
+		rig_start(&r, 1, NULL);
+		rig_begin(&r, 0, &seeded);
+		collect(&r, 0, &seeded, undisturbed);
+		for (uint32_t n = 1; n < 6; n += 2) {
+			if (n == 1)
+				rig_begin(&r, 1, &seeded);
+			rig_expect_tokens(&r, 1, seeded.n_ids + n);
+			rig_kill(&r);
+			rig_start(&r, n == 5 ? 2 : 1, n == 3 ? "portable" : NULL);
+		}
+		collect(&r, 1, &seeded, killed);
+		assert_memory_equal(killed, undisturbed, sizeof killed);
+		rig_close(&r);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -237,6 +262,7 @@ int main(void)
 		cmocka_unit_test(a_prefix_computed_by_another_run_gives_the_same_tokens),
 		cmocka_unit_test(killed_after_any_token_the_session_goes_on_with_the_same_bytes),
 		cmocka_unit_test(killed_at_random_moments_the_sessions_go_on_with_the_same_bytes),
+		cmocka_unit_test(every_kind_of_keys_and_values_survives_a_kill),
 	};
 	return cmocka_run_group_tests(tests, pack_once, close_weights);
 }
