@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The endpoint against nng's own REQ, and against a client of a few lines that speaks the wire itself. */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -273,6 +274,58 @@ static void peers_that_hang_up_before_they_greet_do_not_end_the_service(void **s
 	}
 }
 
+static size_t open_descriptors(void)
+{
+	size_t n = 0;
+	DIR *d = opendir("/proc/self/fd");
+	while (readdir(d) != NULL)
+		n++;
+	closedir(d);
+	return n;
+}
+
+/* Connections with requests that nobody will read the replies of, some cut in the middle of a message. */
+static void peers_that_hang_up_with_requests_open_leave_nothing_behind(void **state)
+{
+	struct server *s = *state;
+	ask_until_answered(s);
+	size_t before = open_descriptors();
+	for (int i = 0; i < 300; i++) {
+		int fd = raw_dial(s);
+		for (int k = 0; k < 8; k++)
+			raw_send(fd, 50);
+		if (i % 3 == 0)
+			send(fd, "\1\0\0\0", 4, MSG_NOSIGNAL);
+		close(fd);
+	}
+	ask_until_answered(s);
+	for (int i = 0; i < 200 && open_descriptors() > before; i++)
+		usleep(10000);
+	assert_true(open_descriptors() <= before);
+}
+
+/* Half a gigabyte of replies is asked for and none is read: the server stops reading instead of piling them up. */
+static void a_peer_that_reads_nothing_is_not_read_from(void **state)
+{
+	struct server *s = *state;
+	int fd = raw_dial(s);
+	size_t asked = 0, body = 60000;
+	char *bytes = calloc(1, body + 13);
+	const uint8_t head[13] = {1, 0, 0, 0, 0, 0, 0, (uint8_t)((body + 4) >> 8), (uint8_t)(body + 4), 0x80, 0, 0, 7};
+	memcpy(bytes, head, sizeof head);
+	struct timeval patience = {.tv_sec = 1};
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+	while (asked < 500000000) {
+		if (send(fd, bytes, body + 13, MSG_NOSIGNAL) != (ssize_t)(body + 13))
+			break;
+		asked += body;
+	}
+	assert_in_range(asked, 1, 16000000);
+	ask_until_answered(s); /* others are served */
+	close(fd);
+	free(bytes);
+}
+
 static void a_live_socket_is_refused_and_a_stale_one_replaced(void **state)
 {
 	struct server *s = *state;
@@ -360,6 +413,8 @@ int main(void)
 		TEST(the_peers_uid_is_the_kernels),
 		TEST(the_socket_has_the_mode_asked_for_and_goes_with_the_endpoint),
 		TEST(peers_that_hang_up_before_they_greet_do_not_end_the_service),
+		TEST(peers_that_hang_up_with_requests_open_leave_nothing_behind),
+		TEST(a_peer_that_reads_nothing_is_not_read_from),
 		TEST(a_live_socket_is_refused_and_a_stale_one_replaced),
 		TEST(a_peer_that_goes_before_its_reply_is_nobodys_error),
 		TEST(a_request_may_be_dropped),
