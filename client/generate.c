@@ -194,13 +194,12 @@ static int stream(struct generation *g)
 	struct falcon_error e = {0};
 	struct falcon_piece piece = {0};
 	console_watch(g->f);
-	bool started = start(g, &e) == 0, good = started;
-	while (good && !piece.done) {
+	bool started = start(g, &e) == 0, good = started, written = true;
+	while (good && written && !piece.done) {
 		good = falcon_next(g->f, g->run.session, &g->run.cursor, NEXT_MS, &piece, &e) == 0;
-		if (good && take_piece(g, &piece) < 0)
-			break;
+		written = good && take_piece(g, &piece) == 0;
 	}
-	if (good && piece.done) {
+	if (good && written) {
 		snprintf(g->finish, sizeof g->finish, "%s", piece.finish);
 		int rc = conclude(g);
 		stop_on_daemon(g, true);
