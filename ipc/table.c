@@ -11,8 +11,8 @@
 #define TEXT_MAX 1e9
 
 const struct ipc_field_info ipc_fields[IPC_FIELDS] = {
-	[IPC_F_SESSION] = {"session", IPC_NAME, 1, 64, NULL, NULL, "the session; `generate` without it gets a name like ~7"},
-	[IPC_F_NEW] = {"new", IPC_NAME, 1, 64, NULL, NULL, "name of the new session; without it one like ~7 is given"},
+	[IPC_F_SESSION] = {"session", IPC_NAME, 1, 64, NULL, NULL, "its name; `generate` without it gets one like ~7"},
+	[IPC_F_NEW] = {"new", IPC_NAME, 1, 64, NULL, NULL, "the new session's name; without it one like ~7 is given"},
 	[IPC_F_REQUEST_ID] = {"request_id", IPC_TOKEN, 1, 64, NULL, NULL,
 			      "any text, new for each request; the same again gets the first reply again"},
 	[IPC_F_PROMPT] = {"prompt", IPC_TEXT, 1, TEXT_MAX, NULL, NULL, "text that the daemon tokenizes; this or `ids`"},
@@ -78,7 +78,7 @@ const struct ipc_op_info ipc_ops[IPC_OPS] = {
 	[IPC_TOKENIZE] = {"tokenize", F(TEXT), F(SPECIAL), "{ids}", "the token ids of a text"},
 	[IPC_DETOKENIZE] = {"detokenize", F(IDS), 0, "{text}", "the text of token ids"},
 	[IPC_SCORE] = {"score", F(REQUEST_ID), PROMPT | F(SPECIAL) | F(ROWS), "{session, n_tokens}",
-		       "how likely the model finds each token; read by `next`, then gone"},
+		       "how likely the model finds each token; read by `next`, then to be dropped"},
 	[IPC_STATUS] = {"status", 0, 0,
 			"{ready, model, context, isa, threads, kv, batch_invariant, huge_share, engine:{pid, restarts}, "
 			"tokens:{prefill, cached, decode}, batch_max, pages:{total, free}, sessions}",
