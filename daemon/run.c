@@ -157,11 +157,25 @@ static void start_waiting(struct sessions *t)
 	}
 }
 
+/* Pages have become free, or could be taken: those that run and lack some come first, then those that wait. */
+static void settle(struct sessions *t)
+{
+	while (t->unsettled) {
+		struct session *s;
+		t->unsettled = false;
+		TAILQ_FOREACH (s, &t->active, active)
+			if (s->state == SESSION_RUNNING && !s->releasing)
+				grant(t, s);
+		start_waiting(t);
+	}
+}
+
 static void end_run(struct sessions *t, struct session *s, enum board_reason reason)
 {
 	set_state(t, s, SESSION_IDLE);
 	s->finish = reason;
 	s->cancelling = s->starved = false;
+	t->unsettled |= t->n_waiting > 0 || t->arena->n_free == 0;
 	account(s);
 	if (!s->releasing)
 		deactivate(t, s);
@@ -171,6 +185,7 @@ static void end_run(struct sessions *t, struct session *s, enum board_reason rea
 static void closed(struct sessions *t, struct session *s)
 {
 	s->releasing = s->published = false;
+	t->unsettled |= s->n_pages > 0 || s->state == SESSION_WAITING;
 	drop_pages(t, s);
 	atomic_store_explicit(&t->board.words[s->slot].want, board_word(s->run, BOARD_NONE), memory_order_release);
 	account(s);
@@ -206,6 +221,7 @@ void run_drop(struct sessions *t, struct session *s)
 	account(s);
 	if (!s->releasing)
 		run_release(t, s);
+	settle(t);
 }
 
 void run_cancel(struct sessions *t, struct session *s)
@@ -353,7 +369,7 @@ void run_scan(struct sessions *t)
 	}
 	if (tail != atomic_load_explicit(&t->board.header->ring_tail, memory_order_relaxed))
 		wake(t);
-	start_waiting(t);
+	settle(t);
 }
 
 void run_engine_gone(struct sessions *t)
@@ -364,7 +380,7 @@ void run_engine_gone(struct sessions *t)
 		if (s->releasing)
 			closed(t, s);
 	}
-	start_waiting(t);
+	settle(t);
 }
 
 void run_share_pages(struct sessions *t, struct session *dst, const struct session *src)

@@ -79,6 +79,7 @@ struct sessions {
 	struct session_list used;   /* least recently used first */
 	struct session_list active;
 	uint32_t n_waiting;         /* SESSION_WAITING */
+	bool unsettled;             /* pages may be had that could not before: run.c looks who needs some */
 	uint64_t next_started;
 	uint64_t cached;            /* tokens, ever */
 	void (*changed)(void *arg, struct session *s); /* progress, or the end of a run */

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A client of the protocol that needs nothing but a socket: it speaks what nng's REQ says over ipc:// (SP over a stream: a
+ * greeting, then frames of a type byte, a length and a request id). It has no threads, so a test may fork around it. What
+ * cannot go wrong fails the cmocka test at hand.
+ */
+#ifndef FALCON_TESTS_WIRE_H
+#define FALCON_TESTS_WIRE_H
+
+#include <jansson.h>
+#include <stddef.h>
+
+enum { WIRE_WAIT_MS = 60000 };
+
+/* Connects to the socket at this path: a descriptor, or -1 if nobody listens or it is not allowed. */
+int wire_open(const char *path);
+
+/* Sends one request of any bytes. False: the connection is gone. */
+int wire_send(int fd, const void *bytes, size_t length);
+
+/* The reply, or NULL if the connection is closed or nothing came within WIRE_WAIT_MS. */
+json_t *wire_receive(int fd);
+
+/* Sends the formatted JSON and returns the reply; fails the test if there is none. */
+json_t *wire_ask(int fd, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif
