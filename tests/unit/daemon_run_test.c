@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sessions, runs and pages against a board where the test plays the engine: it answers `want` by hand, so that every order of
+ * events can be had, those too that a real engine shows once in a thousand runs.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "daemon/pressure.h"
+#include "daemon/run.h"
+#include "shm/segment.h"
+
+enum { SLOTS = 8, CONTEXT = 256, VOCAB = 16, PAGES = 8, STRIDE_BYTES = 4096 };
+
+struct fixture {
+	struct sessions t;
+	struct arena arena;
+	struct owners owners;
+	struct owner *owner;
+	int pages, board;
+	uint64_t size;
+	int changes;
+};
+
+static void changed(void *arg, struct session *s)
+{
+	(void)s;
+	((struct fixture *)arg)->changes++;
+}
+
+static void gone(void *arg, struct session *s)
+{
+	(void)arg;
+	(void)s;
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof *f);
+	struct err e;
+	struct board_header h;
+	struct pages_header p = {.n_pages = PAGES, .payload_offset = 4096, .stride = STRIDE_BYTES};
+	void *base;
+	f->pages = segment_create("pages", 4096 + PAGES * STRIDE_BYTES, &e);
+	arena_init(&f->arena, f->pages, &p);
+	board_plan(SLOTS, CONTEXT, VOCAB, &h);
+	f->board = segment_create("board", h.size, &e);
+	assert_int_equal(pwrite(f->board, &h, sizeof h, 0), sizeof h);
+	assert_int_equal(segment_map(f->board, true, &base, &f->size, &e), 0);
+	assert_int_equal(board_open(base, f->size, &f->t.board, &e), 0);
+	f->t.arena = &f->arena;
+	f->t.n_vocab = VOCAB;
+	f->t.wake_engine = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	f->t.changed = changed;
+	f->t.gone = gone;
+	f->t.arg = f;
+	sessions_init(&f->t);
+	f->owner = owner_get(&f->owners, 1000);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+	sessions_done(&f->t);
+	arena_done(&f->arena);
+	owners_done(&f->owners);
+	munmap(f->t.board.header, f->size);
+	close(f->t.wake_engine);
+	close(f->pages);
+	close(f->board);
+	free(f);
+	return 0;
+}
+
+/* A session of n prompt tokens that may have `more`; its run is started. */
+static struct session *begin(struct fixture *f, const char *name, uint32_t n, uint32_t more)
+{
+	struct session *s = session_new(&f->t, f->owner, name, strlen(name), name, strlen(name));
+	assert_non_null(s);
+	s->n_given = s->n_tokens = n;
+	s->n_end = n + more;
+	run_start(&f->t, s);
+	return s;
+}
+
+static uint32_t want_of(const struct fixture *f, const struct session *s)
+{
+	return atomic_load(&f->t.board.words[s->slot].want);
+}
+
+static uint32_t verb(const struct fixture *f, const struct session *s)
+{
+	return board_low(want_of(f, s));
+}
+
+/* The engine says how far the session's run is. */
+static void say(struct fixture *f, const struct session *s, enum board_is is, uint32_t n_kv, uint32_t n_tokens)
+{
+	struct board_words *w = &f->t.board.words[s->slot];
+	atomic_store(&w->progress, board_progress(n_kv, n_tokens));
+	atomic_store(&w->reason, BOARD_LENGTH);
+	atomic_store(&w->is, board_word(board_run(want_of(f, s)), is));
+}
+
+static void say_closed(struct fixture *f, const struct session *s)
+{
+	assert_int_equal(verb(f, s), BOARD_CLOSE);
+	atomic_store(&f->t.board.words[s->slot].is, board_word(board_run(want_of(f, s)), BOARD_CLOSED));
+}
+
+static void a_run_is_published_with_pages_for_its_prompt_and_two_ahead(void **state)
+{
+	struct fixture *f = *state;
+	struct session *s = begin(f, "a", 40, 200);
+	const struct board_record *r = board_record(&f->t.board, s->slot);
+	assert_int_equal(want_of(f, s), board_word(1, BOARD_RUN));
+	assert_int_equal(f->t.board.words[s->slot].n_pages, 4);
+	assert_int_equal(r->n_given, 40);
+	assert_int_equal(r->n_from, 40);
+	assert_int_equal(r->n_end, 240);
+	assert_int_equal(r->kv_from, 0);
+	assert_int_equal(f->owner->queued, 40);
+	assert_int_equal(f->owner->pages, 8);
+	/* Pages come as it grows, none beyond its end. */
+	say(f, s, BOARD_RUNNING, 64, 65);
+	run_scan(&f->t);
+	assert_int_equal(s->n_pages, 5);
+	assert_int_equal(f->owner->queued, 0);
+	say(f, s, BOARD_DONE, 239, 240);
+	run_scan(&f->t);
+	assert_int_equal(s->state, SESSION_IDLE);
+	assert_int_equal(s->finish, BOARD_LENGTH);
+	assert_int_equal(f->owner->pages, 0);
+	assert_int_equal(f->changes, 2);
+}
+
+static void an_answer_to_an_older_run_counts_for_nothing(void **state)
+{
+	struct fixture *f = *state;
+	struct session *s = begin(f, "a", 4, 10);
+	say(f, s, BOARD_DONE, 13, 14);
+	run_scan(&f->t);
+	s->n_given = s->n_tokens = 20;
+	s->n_end = 30;
+	run_start(&f->t, s);
+	run_scan(&f->t); /* `is` still says DONE, of the run before */
+	assert_int_equal(s->state, SESSION_RUNNING);
+	assert_int_equal(s->n_tokens, 20);
+	assert_int_equal(want_of(f, s), board_word(2, BOARD_RUN));
+}
+
+static void a_slot_is_used_again_only_when_the_engine_has_let_go(void **state)
+{
+	struct fixture *f = *state;
+	struct session *s = begin(f, "a", 4, 10);
+	uint32_t slot = s->slot, free_pages = f->arena.n_free;
+	say(f, s, BOARD_RUNNING, 4, 5);
+	run_scan(&f->t);
+	run_drop(&f->t, s);
+	assert_null(session_find(&f->t, f->owner, "a", 1));
+	assert_int_equal(f->arena.n_free, free_pages);
+	struct session *other = begin(f, "a", 4, 10); /* the name is free at once */
+	assert_int_not_equal(other->slot, slot);
+	say_closed(f, s);
+	run_scan(&f->t);
+	assert_int_equal(f->arena.n_free, free_pages);  /* one's pages came back, the other's went */
+	assert_null(f->t.slots[slot]);
+	assert_int_equal(board_low(atomic_load(&f->t.board.words[slot].want)), BOARD_NONE);
+	assert_int_equal(board_record(&f->t.board, slot)->name_length, 0); /* nothing is left of it */
+}
+
+static void a_reaped_engine_has_let_go_of_everything(void **state)
+{
+	struct fixture *f = *state;
+	struct session *a = begin(f, "a", 4, 10), *b = begin(f, "b", 4, 10);
+	say(f, a, BOARD_RUNNING, 4, 5);
+	run_drop(&f->t, a);
+	run_engine_gone(&f->t);
+	assert_int_equal(f->t.n_free, SLOTS - 1);
+	assert_int_equal(verb(f, b), BOARD_RUN); /* the next engine goes on with it */
+	assert_int_equal(f->arena.n_free, PAGES - 1);
+}
+
+static void a_cancel_before_the_engine_saw_the_run_ends_it(void **state)
+{
+	struct fixture *f = *state;
+	struct session *s = begin(f, "a", 4, 10);
+	run_cancel(&f->t, s);
+	assert_int_equal(verb(f, s), BOARD_CANCEL);
+	assert_int_equal(s->state, SESSION_RUNNING);
+	say(f, s, BOARD_DONE, 0, 4);
+	run_scan(&f->t);
+	assert_int_equal(s->state, SESSION_IDLE);
+}
+
+static void progress_that_cannot_be_right_ends_that_run_alone(void **state)
+{
+	static const uint32_t wrong[][2] = {{0, 3}, {0, CONTEXT + 1}, {10, 9}, {0xffffffff, 0xffffffff}};
+	struct fixture *f = *state;
+	struct session *other = begin(f, "other", 4, 10);
+	for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+		struct session *s = begin(f, "a", 4, 10);
+		say(f, s, BOARD_RUNNING, wrong[i][0], wrong[i][1]);
+		run_scan(&f->t);
+		assert_int_equal(s->finish, BOARD_ERROR);
+		assert_int_equal(s->n_tokens, 4);
+		run_drop(&f->t, s);
+		say_closed(f, s);
+		run_scan(&f->t);
+	}
+	assert_int_equal(other->state, SESSION_RUNNING);
+}
+
+static void idle_sessions_give_their_pages_least_recently_used_first(void **state)
+{
+	struct fixture *f = *state;
+	struct session *a = begin(f, "a", 60, 4), *b = begin(f, "b", 60, 4);
+	say(f, a, BOARD_DONE, 63, 64);
+	say(f, b, BOARD_DONE, 63, 64);
+	run_scan(&f->t);
+	session_touch(&f->t, a);
+	assert_int_equal(f->arena.n_free, PAGES - 4);
+	assert_int_equal(pressure_available(&f->t, NULL), PAGES);
+	struct session *c = begin(f, "c", 130, 60); /* six pages, four are free */
+	assert_int_equal(c->n_pages, 4);
+	assert_int_equal(verb(f, b), BOARD_CLOSE);
+	assert_int_equal(verb(f, a), BOARD_RUN); /* its run is over, and nothing is asked of it */
+	say_closed(f, b);
+	run_scan(&f->t);
+	assert_int_equal(c->n_pages, 6);
+	assert_int_equal(b->n_pages, 0);
+	assert_int_equal(b->n_tokens, 64); /* the log stays, keys and values are computed again */
+	assert_int_equal(b->n_kv, 0);
+	b->n_given = b->n_tokens = 65;
+	b->n_end = 70;
+	run_start(&f->t, b);
+	assert_int_equal(board_record(&f->t.board, b->slot)->kv_from, 0);
+}
+
+static void the_oldest_run_takes_pages_of_the_youngest_which_goes_on_later(void **state)
+{
+	struct fixture *f = *state;
+	struct session *a = begin(f, "a", 4, 200), *b = begin(f, "b", 4, 200);
+	say(f, a, BOARD_RUNNING, 95, 96);
+	say(f, b, BOARD_RUNNING, 95, 96);
+	run_scan(&f->t);
+	assert_int_equal(f->arena.n_free, 0);
+	uint32_t held = a->n_pages * PAGE_TOKENS;
+	say(f, a, BOARD_RUNNING, held, held + 1); /* a needs one more and there is none */
+	say(f, b, BOARD_RUNNING, 95, 96);
+	run_scan(&f->t);
+	assert_int_equal(b->state, SESSION_WAITING);
+	assert_int_equal(verb(f, b), BOARD_CLOSE);
+	assert_int_equal(a->state, SESSION_RUNNING);
+	say_closed(f, b);
+	run_scan(&f->t); /* in this scan a gets its page: nothing else would tell it */
+	assert_true(a->n_pages * PAGE_TOKENS > held);
+	assert_int_equal(b->state, SESSION_WAITING);
+	say(f, a, BOARD_DONE, 203, 204);
+	run_scan(&f->t);
+	say_closed(f, a); /* idle now, its pages are wanted */
+	run_scan(&f->t);
+	assert_int_equal(b->state, SESSION_RUNNING);
+	const struct board_record *r = board_record(&f->t.board, b->slot);
+	assert_int_equal(r->n_given, 4);
+	assert_int_equal(r->n_from, 96);
+	assert_int_equal(r->kv_from, 0);
+	assert_int_equal(b->n_end, 204);
+}
+
+static void a_fork_shares_full_pages_and_copies_the_tail(void **state)
+{
+	struct fixture *f = *state;
+	struct session *a = begin(f, "a", 4, 100);
+	char written[16] = "keys and values", copied[16];
+	say(f, a, BOARD_RUNNING, 70, 71);
+	run_scan(&f->t);
+	const uint32_t *from = board_table(&f->t.board, a->slot);
+	assert_int_equal(pwrite(f->pages, written, 16, (off_t)(4096 + (uint64_t)from[2] * STRIDE_BYTES)), 16);
+	struct session *b = session_new(&f->t, f->owner, "b", 1, "b", 1);
+	run_share_pages(&f->t, b, a);
+	const uint32_t *to = board_table(&f->t.board, b->slot);
+	assert_int_equal(b->n_kv, 70);
+	assert_int_equal(b->n_pages, 3);
+	assert_int_equal(to[0], from[0]);
+	assert_int_equal(to[1], from[1]);
+	assert_int_not_equal(to[2], from[2]);
+	assert_int_equal(pread(f->pages, copied, 16, (off_t)(4096 + (uint64_t)to[2] * STRIDE_BYTES)), 16);
+	assert_string_equal(copied, written);
+	run_drop(&f->t, b);
+	assert_int_equal(f->arena.refs[from[0]], 1);
+}
+
+static void a_free_page_is_zeros_for_its_next_holder(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t page;
+	char secret[8] = "secret!", found[8];
+	assert_true(arena_take(&f->arena, &page));
+	arena_share(&f->arena, page);
+	off_t at = (off_t)(4096 + (uint64_t)page * STRIDE_BYTES);
+	assert_int_equal(pwrite(f->pages, secret, 8, at), 8);
+	arena_drop(&f->arena, page);
+	assert_int_equal(pread(f->pages, found, 8, at), 8);
+	assert_string_equal(found, secret); /* another table holds it */
+	arena_drop(&f->arena, page);
+	assert_int_equal(pread(f->pages, found, 8, at), 8);
+	assert_memory_equal(found, (char[8]){0}, 8);
+	assert_int_equal(f->arena.n_free, PAGES);
+}
+
+static void names_and_request_ids_are_each_owners_own(void **state)
+{
+	struct fixture *f = *state;
+	struct owner *other = owner_get(&f->owners, 1001);
+	struct session *a = session_new(&f->t, f->owner, "n", 1, "r", 1), *b = session_new(&f->t, other, "n", 1, "r", 1);
+	assert_ptr_equal(session_find(&f->t, f->owner, "n", 1), a);
+	assert_ptr_equal(session_find(&f->t, other, "n", 1), b);
+	assert_ptr_equal(session_find_request(&f->t, other, "r", 1), b);
+	struct session *unnamed = session_new(&f->t, other, NULL, 0, "q", 1);
+	assert_string_equal(unnamed->name, "~1"); /* what others have says nothing about its number */
+	for (int i = 0; i < SLOTS - 3; i++)
+		assert_non_null(session_new(&f->t, other, NULL, 0, (char[2]){(char)('A' + i)}, 1));
+	assert_null(session_new(&f->t, other, NULL, 0, "x", 1));
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(a_run_is_published_with_pages_for_its_prompt_and_two_ahead),
+		TEST(an_answer_to_an_older_run_counts_for_nothing),
+		TEST(a_slot_is_used_again_only_when_the_engine_has_let_go),
+		TEST(a_reaped_engine_has_let_go_of_everything),
+		TEST(a_cancel_before_the_engine_saw_the_run_ends_it),
+		TEST(progress_that_cannot_be_right_ends_that_run_alone),
+		TEST(idle_sessions_give_their_pages_least_recently_used_first),
+		TEST(the_oldest_run_takes_pages_of_the_youngest_which_goes_on_later),
+		TEST(a_fork_shares_full_pages_and_copies_the_tail),
+		TEST(a_free_page_is_zeros_for_its_next_holder),
+		TEST(names_and_request_ids_are_each_owners_own),
+	};
+	return cmocka_run_group_tests_name("daemon_run", tests, NULL, NULL);
+}
