@@ -337,5 +337,7 @@ int main(int argc, char **argv)
 	}
 	auth_done(&a.auth);
 	config_done(&a.config);
+	if (status != 0 && getenv("NOTIFY_SOCKET") != NULL)
+		sleep(1); /* systemd starts it again at once */
 	return status;
 }
