@@ -6,7 +6,7 @@
  *
  * nng's own replier is not used, because in the version that Debian 12 has (1.5.2) any client can end it: one that hangs up
  * before its greeting stops the listener for good, and one that hangs up while it is written to and read from blocks the
- * thread that frees connections (docs/decisions/0006 has the figures). Clients use nng.
+ * thread that frees connections (docs/decisions/0008 has the figures). Clients use nng.
  *
  * One thread reads, another thread's reply is written by itself as far as the socket takes it. A peer that reads no replies is
  * not read from either, so that what it can pile up is bounded by its open requests.
