@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +74,29 @@ static void call(struct threads *t, threads_work *work, void *arg)
 		syscall(SYS_futex, &t->call, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
+/*
+ * A member for each CPU that this process may use: every member gets its own. The kernel does not see to that: members sleep at a
+ * barrier in turn, so that two of them on one CPU never look like too many for it, and the step takes five times as long
+ * (measured: one run in three). With fewer members than CPUs the choice is left to the kernel, which knows who else is there.
+ */
+static void spread(const struct threads *t, uint32_t n)
+{
+	cpu_set_t allowed;
+	if (n < 2 || sched_getaffinity(0, sizeof allowed, &allowed) < 0 || (uint32_t)CPU_COUNT(&allowed) != n)
+		return;
+	uint32_t member = 0;
+	for (int cpu = 0; cpu < CPU_SETSIZE && member < n; cpu++) {
+		if (!CPU_ISSET(cpu, &allowed))
+			continue;
+		cpu_set_t one;
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		pthread_t thread = member == 0 ? pthread_self() : t->members[member].thread;
+		(void)pthread_setaffinity_np(thread, sizeof one, &one); /* where it is refused, the kernel chooses */
+		member++;
+	}
+}
+
 int threads_new(uint32_t n, struct threads **ret, struct err *e)
 {
 	if (n == 0 || n > THREADS_MAX)
@@ -89,6 +113,7 @@ int threads_new(uint32_t n, struct threads **ret, struct err *e)
 			return err_set(e, -code, "cannot start %u threads: %s", n, strerror(code));
 		}
 	}
+	spread(t, n);
 	*ret = t;
 	return 0;
 }

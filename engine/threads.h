@@ -2,7 +2,7 @@
 /*
  * The engine's pool: a fixed number of threads that run one function together as a team (base/team.h), the calling thread
  * being member 0. Between two calls the others spin for a moment, because the next step usually follows at once, and then
- * sleep on a futex.
+ * sleep on a futex. A pool of as many members as the process may use CPUs has one on each.
  */
 #ifndef FALCON_ENGINE_THREADS_H
 #define FALCON_ENGINE_THREADS_H
