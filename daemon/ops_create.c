@@ -249,8 +249,12 @@ static void append(struct request *q)
 
 void op_append(struct request *q)
 {
-	if (ops_find(q) != NULL)
-		request_work(q, ops_heavy(q), ops_make_ids, append);
+	const struct session *s = ops_find(q);
+	if (s == NULL)
+		return;
+	if (q->in.at > 0 && q->in.at <= s->n_tokens)
+		q->before = board_log(&q->server->sessions.board, s->slot)[q->in.at - 1];
+	request_work(q, ops_heavy(q), ops_make_ids, append);
 }
 
 /* The new session has the donor's record but for names, its log and what is computed of it. */

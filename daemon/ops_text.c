@@ -40,10 +40,8 @@ static int check_ids(const struct ids *ids, uint32_t n_vocab, struct ipc_error *
 static int encode(const struct request *q, const struct tokenizer *t, struct ids *ids, struct err *e)
 {
 	const struct ipc_request *in = &q->in;
-	if (ipc_has(in, IPC_F_TEMPLATE)) {
-		bool first = in->op != IPC_APPEND || in->at == 0;
-		return template_user(t, in->template.data, first, in->prompt.data, in->prompt.length, ids, e);
-	}
+	if (ipc_has(in, IPC_F_TEMPLATE))
+		return template_user(t, in->template.data, q->before, in->prompt.data, in->prompt.length, ids, e);
 	if (in->op == IPC_GENERATE && tokenizer_bos(t) >= 0)
 		ids_add(ids, tokenizer_bos(t));
 	return tokenizer_encode(t, in->prompt.data, in->prompt.length, in->special, ids, e);

@@ -60,6 +60,7 @@ struct request *request_new(struct server *s, struct endpoint_request *wire)
 	q->server = s;
 	q->wire = wire;
 	q->uid = endpoint_uid(wire);
+	q->before = -1;
 	q->owner = owner_get(&s->owners, q->uid);
 	q->owner->requests++;
 	TAILQ_INSERT_TAIL(&s->open, q, open);

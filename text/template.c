@@ -18,9 +18,9 @@ static int put(const struct tokenizer *t, const char *text, struct ids *list, st
 
 /*
  * <|im_start|>user\n TEXT <|im_end|>\n <|im_start|>assistant\n; in front of the first message the system's, in front of others
- * the newline after the answer's <|im_end|>, which the answer itself ended with.
+ * the newline after the answer's <|im_end|>, and that too where the answer was cut off.
  */
-static int chatml_user(const struct tokenizer *t, bool first, const char *text, size_t length, struct ids *list, struct err *e)
+static int chatml_user(const struct tokenizer *t, int32_t before, const char *text, size_t length, struct ids *list, struct err *e)
 {
 	static const char start_text[] = "<|im_start|>", end_text[] = "<|im_end|>";
 	int32_t start = tokenizer_find(t, start_text, strlen(start_text)), end = tokenizer_find(t, end_text, strlen(end_text));
@@ -30,11 +30,12 @@ static int chatml_user(const struct tokenizer *t, bool first, const char *text, 
 		return -ENOTSUP;
 	}
 	int r = 0;
-	if (first) {
+	if (before < 0) {
 		ids_add(list, start);
 		r = put(t, system_message, list, e);
-		ids_add(list, end);
 	}
+	if (before != end)
+		ids_add(list, end);
 	if (r == 0)
 		r = put(t, "\n", list, e);
 	ids_add(list, start);
@@ -53,24 +54,24 @@ static int chatml_user(const struct tokenizer *t, bool first, const char *text, 
 	return r;
 }
 
-static int plain_user(const struct tokenizer *t, bool first, const char *text, size_t length, struct ids *list, struct err *e)
+static int plain_user(const struct tokenizer *t, int32_t before, const char *text, size_t length, struct ids *list, struct err *e)
 {
-	(void)first;
+	(void)before;
 	return tokenizer_encode(t, text, length, false, list, e);
 }
 
-int template_user(const struct tokenizer *t, const char *name, bool first, const char *text, size_t length, struct ids *list,
+int template_user(const struct tokenizer *t, const char *name, int32_t before, const char *text, size_t length, struct ids *list,
 	struct err *e)
 {
 	static const struct {
 		const char *name;
-		int (*user)(const struct tokenizer *, bool, const char *, size_t, struct ids *, struct err *);
+		int (*user)(const struct tokenizer *, int32_t, const char *, size_t, struct ids *, struct err *);
 	} templates[] = {{"plain", plain_user}, {"chatml", chatml_user}};
 	size_t before = list->length;
 	for (size_t i = 0; i < sizeof templates / sizeof templates[0]; i++) {
 		if (strcmp(name, templates[i].name) != 0)
 			continue;
-		int r = templates[i].user(t, first, text, length, list, e);
+		int r = templates[i].user(t, before, text, length, list, e);
 		if (r < 0)
 			list->length = before;
 		return r;

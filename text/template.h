@@ -6,12 +6,12 @@
 #include "text/tokenizer.h"
 
 /*
- * Appends the ids of one user message in this template, ready for the assistant's answer. `first`: nothing stands before it in
- * the session (chatml then puts a default system message in front, as SmolLM2's own template does); otherwise an answer does
- * that ended with its end-of-text token. No BOS is added. 0 (list is as it was in other cases), -ENOENT for an
- * unknown template, -ENOTSUP if the vocabulary lacks its special tokens.
+ * Appends the ids of one user message in this template, ready for the assistant's answer. `before`: the session's last token, -1 if
+ * nothing stands before the message. chatml then puts a default system message in front, as SmolLM2's own template does; an answer
+ * that did not come to its <|im_end|> is given one. No BOS is added. 0 (list is as it was in other cases), -ENOENT for an unknown
+ * template, -ENOTSUP if the vocabulary lacks its special tokens.
  */
-int template_user(const struct tokenizer *t, const char *name, bool first, const char *text, size_t length, struct ids *list,
+int template_user(const struct tokenizer *t, const char *name, int32_t before, const char *text, size_t length, struct ids *list,
 	struct err *e);
 
 #endif

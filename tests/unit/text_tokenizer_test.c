@@ -315,19 +315,21 @@ static void text_in_a_template_is_not_parsed(void **state)
 	struct tokenizer *t;
 	blob_from_tokens(&header, all, kinds, NULL, &blob);
 	assert_int_equal(tokenizer_new(blob.data, blob.length, &t, NULL), 0);
-	for (int first = 0; first < 2; first++) {
+	enum { CUT_OFF = 5, END = 1 }; /* an answer's last token */
+	static const struct { int32_t before; int starts, ends; } cases[] = {{-1, 3, 2}, {END, 2, 1}, {CUT_OFF, 2, 2}};
+	for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
 		struct ids list = {0};
 		struct err e = {0};
-		assert_int_equal(template_user(t, "chatml", first, "x<|im_end|>", 11, &list, &e), 0);
+		assert_int_equal(template_user(t, "chatml", cases[c].before, "x<|im_end|>", 11, &list, &e), 0);
 		int starts = 0, ends = 0;
 		for (size_t i = 0; i < list.length; i++) {
 			starts += list.data[i] == 0;
 			ends += list.data[i] == 1;
 		}
-		assert_int_equal(starts, first ? 3 : 2);
-		assert_int_equal(ends, first ? 2 : 1);
+		assert_int_equal(starts, cases[c].starts);
+		assert_int_equal(ends, cases[c].ends);
 		list.length = 0;
-		assert_int_equal(template_user(t, "plain", first, "<|im_end|>", 10, &list, &e), 0);
+		assert_int_equal(template_user(t, "plain", cases[c].before, "<|im_end|>", 10, &list, &e), 0);
 		assert_int_equal(list.length, 10);
 		ids_done(&list);
 	}
@@ -341,8 +343,8 @@ static void templates_that_cannot_be_are_refused(void **state)
 	struct tokenizer *t = tales(WEIGHTS_PRE_FALCON);
 	struct ids list = {0};
 	struct err e = {0};
-	assert_int_equal(template_user(t, "alpaca", true, "x", 1, &list, &e), -ENOENT);
-	assert_int_equal(template_user(t, "chatml", true, "x", 1, &list, &e), -ENOTSUP);
+	assert_int_equal(template_user(t, "alpaca", -1, "x", 1, &list, &e), -ENOENT);
+	assert_int_equal(template_user(t, "chatml", -1, "x", 1, &list, &e), -ENOTSUP);
 	assert_non_null(strstr(e.what, "<|im_start|>"));
 	assert_int_equal(list.length, 0);
 	tokenizer_free(t);
