@@ -67,13 +67,13 @@ int template_user(const struct tokenizer *t, const char *name, int32_t before, c
 		const char *name;
 		int (*user)(const struct tokenizer *, int32_t, const char *, size_t, struct ids *, struct err *);
 	} templates[] = {{"plain", plain_user}, {"chatml", chatml_user}};
-	size_t before = list->length;
+	size_t kept = list->length;
 	for (size_t i = 0; i < sizeof templates / sizeof templates[0]; i++) {
 		if (strcmp(name, templates[i].name) != 0)
 			continue;
 		int r = templates[i].user(t, before, text, length, list, e);
 		if (r < 0)
-			list->length = before;
+			list->length = kept;
 		return r;
 	}
 	err_set(e, -ENOENT, "no template is called \"%s\"", name);
