@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Dense matrix products by AVX2: as dense_avx512.c, with a strip's 16 rows in two registers and tiles of 6 tokens.
+ * Dense matrix products by AVX2: as dense_avx512.c, with a strip's 16 rows in two registers and tiles of 6 tokens. One token
+ * would not hide an FMA's latency alone: it takes FEW strips at a time.
  */
 #if !defined(__AVX2__) || !defined(__FMA__) || !defined(__F16C__)
 #error "compile with -mavx2 -mfma -mf16c"
@@ -10,7 +11,7 @@
 
 #include "kernels/matmul.h"
 
-enum { TILE = 6, FEW = 2, PANEL = 256, PANEL_FROM = 12 };
+enum { TILE = 6, FEW = 4, PANEL = 256, PANEL_FROM = 12 };
 
 #define INLINE static inline __attribute__((always_inline))
 /* Loops over a tile's registers: unrolled whole, or the arrays would live in memory. */
@@ -46,7 +47,7 @@ INLINE void tile(struct columns w, const uint32_t strips, const float *x, size_t
 {
 	const __m256i full = _mm256_set1_epi32(-1);
 	const __m256i mask[2] = {row_mask(w.rows), row_mask(w.rows > 8 ? w.rows - 8 : 0)};
-	__m256 f[2 * FEW][TILE];
+	__m256 f[2 * FEW][TILE]; /* strips x 2 halves, tokens: at most 12 are used */
 	UNROLL
 	for (uint32_t h = 0; h < 2 * strips; h++)
 		UNROLL
@@ -72,23 +73,22 @@ INLINE void tile(struct columns w, const uint32_t strips, const float *x, size_t
 			_mm256_maskstore_ps(out + i * ldo + h * 8, h + 2 < 2 * strips ? full : mask[h % 2], f[h][i]);
 }
 
-/* One strip, any number of tokens; FEW strips for one to three, which would not hide an FMA's latency alone. */
-INLINE void tokens_of(struct columns w, const uint32_t strips, const float *x, size_t ldx, uint32_t tokens, float *out, size_t ldo,
-		      bool more)
+/* One strip, any number of tokens. */
+INLINE void tokens_of(struct columns w, const float *x, size_t ldx, uint32_t tokens, float *out, size_t ldo, bool more)
 {
 	uint32_t t = 0;
-	for (; strips == 1 && t + TILE <= tokens; t += TILE)
+	for (; t + TILE <= tokens; t += TILE)
 		tile(w, 1, x + t * ldx, ldx, TILE, out + t * ldo, ldo, more);
-	if (strips == 1 && t + 4 <= tokens) {
+	if (t + 4 <= tokens) {
 		tile(w, 1, x + t * ldx, ldx, 4, out + t * ldo, ldo, more);
 		t += 4;
 	}
 	x += t * ldx;
 	out += t * ldo;
 	switch (tokens - t) {
-	case 3: tile(w, strips, x, ldx, 3, out, ldo, more); break;
-	case 2: tile(w, strips, x, ldx, 2, out, ldo, more); break;
-	case 1: tile(w, strips, x, ldx, 1, out, ldo, more); break;
+	case 3: tile(w, 1, x, ldx, 3, out, ldo, more); break;
+	case 2: tile(w, 1, x, ldx, 2, out, ldo, more); break;
+	case 1: tile(w, 1, x, ldx, 1, out, ldo, more); break;
 	}
 }
 
@@ -112,18 +112,18 @@ INLINE void product(const struct kernels_matrix *m, uint32_t type, uint32_t stri
 	for (uint32_t c = 0; c < m->cols; c += step) {
 		w.n = m->cols - c < step ? m->cols - c : step;
 		for (uint32_t s = strip; s < end; s += taken) {
-			bool few = tokens < 4 && end - s >= FEW;
+			bool few = tokens == 1 && end - s >= FEW;
 			taken = few ? FEW : 1;
 			uint32_t rows = m->rows - (s + taken - 1) * WEIGHTS_STRIP;
 			w.rows = rows < WEIGHTS_STRIP ? rows : WEIGHTS_STRIP;
 			w.strip = m->data + s * w.stride + weights_strip_bytes(type, c);
 			float *o = out + (size_t)s * WEIGHTS_STRIP;
 			if (few)
-				tokens_of(w, FEW, x + c, ldx, tokens, o, ldo, more || c > 0);
+				tile(w, FEW, x + c, ldx, 1, o, ldo, more || c > 0);
 			else if (tokens >= PANEL_FROM && type != WEIGHTS_F32)
-				tokens_of(widen(w, panel), 1, x + c, ldx, tokens, o, ldo, more || c > 0);
+				tokens_of(widen(w, panel), x + c, ldx, tokens, o, ldo, more || c > 0);
 			else
-				tokens_of(w, 1, x + c, ldx, tokens, o, ldo, more || c > 0);
+				tokens_of(w, x + c, ldx, tokens, o, ldo, more || c > 0);
 		}
 	}
 }

