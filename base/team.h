@@ -21,7 +21,7 @@ void team_init(struct team *t, uint32_t n);
 
 /*
  * Waits until all members are here; the piece counter is then 0. Memory written before is seen by all after. Spins for a
- * few microseconds, then sleeps (futex).
+ * few tens of microseconds, then sleeps (futex).
  */
 void team_barrier(struct team *t);
 

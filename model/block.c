@@ -34,7 +34,7 @@ static uint64_t piece_bytes(const struct block_product *p, uint32_t threads)
 	uint64_t total = 0;
 	for (uint32_t i = 0; i < p->n_parts; i++)
 		total += weights_bytes(p->part[i].w->type, p->part[i].w->rows, p->part[i].w->cols);
-	uint64_t share = total / (32 * (uint64_t)threads);
+	uint64_t share = total / (16 * (uint64_t)threads);
 	return share > BLOCK_PIECE ? share : BLOCK_PIECE;
 }
 
