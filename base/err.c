@@ -34,13 +34,15 @@ int err_prefix(struct err *e, const char *format, ...)
 {
 	if (e == NULL)
 		return -EINVAL;
-	char old[sizeof e->what];
-	memcpy(old, e->what, sizeof old);
+	char whole[2 * sizeof e->what]; /* prefix and text each fit; what is too long is cut at its end */
 	va_list args;
 	va_start(args, format);
-	int n = vsnprintf(e->what, sizeof e->what, format, args);
+	int n = vsnprintf(whole, sizeof e->what, format, args);
 	va_end(args);
-	if (n >= 0 && (size_t)n < sizeof e->what)
-		snprintf(e->what + n, sizeof e->what - (size_t)n, ": %s", old);
+	size_t length = n < 0 ? 0 : (size_t)n < sizeof e->what ? (size_t)n : sizeof e->what - 1;
+	memcpy(whole + length, ": ", 2);
+	memcpy(whole + length + 2, e->what, sizeof e->what - 2);
+	memcpy(e->what, whole, sizeof e->what - 1);
+	e->what[sizeof e->what - 1] = '\0';
 	return e->code;
 }
