@@ -106,7 +106,7 @@ static struct shown show(const char *value)
 		s.text[n] = isprint((unsigned char)value[n]) ? value[n] : '?';
 		n++;
 	}
-	strcpy(s.text + n, value[n] ? "..." : "");
+	snprintf(s.text + n, sizeof s.text - n, "%s", value[n] ? "..." : "");
 	return s;
 }
 

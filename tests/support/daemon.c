@@ -23,7 +23,7 @@ enum { WAIT_MS = 60000 };
 void daemon_prepare(struct daemon *d)
 {
 	*d = (struct daemon){0};
-	strcpy(d->folder, "/tmp/falcond-test-XXXXXX");
+	snprintf(d->folder, sizeof d->folder, "/tmp/falcond-test-XXXXXX");
 	assert_non_null(mkdtemp(d->folder));
 	assert_int_equal(chmod(d->folder, 0755), 0); /* clients of other uids come in */
 	snprintf(d->path, sizeof d->path, "%s/s", d->folder);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "base/mem.h"
 #include "tests/support/daemon.h"
 #include "tests/support/wire.h"
 
@@ -74,10 +75,11 @@ static void an_owner_has_no_more_than_the_limits(void **state)
 	expect(c, "{\"op\":\"generate\",\"request_id\":\"4\",\"ids\":[1],\"n\":1}", "too_many");
 	expect(c, "{\"op\":\"drop\",\"session\":\"a\"}", "none");
 	expect(c, "{\"op\":\"generate\",\"request_id\":\"5\",\"ids\":[1],\"n\":2000}", "no_memory");
-	char ids[512] = "1";
-	for (int i = 0; i < 101; i++)
-		strcat(ids, ",1");
-	json_t *many = wire_ask(c, "{\"op\":\"generate\",\"request_id\":\"6\",\"ids\":[%s],\"n\":1}", ids);
+	struct buf ids = {0};
+	for (int i = 0; i < 102; i++)
+		buf_printf(&ids, i ? ",1" : "1");
+	json_t *many = wire_ask(c, "{\"op\":\"generate\",\"request_id\":\"6\",\"ids\":[%s],\"n\":1}", ids.data);
+	buf_done(&ids);
 	assert_string_equal(code_of(many), "too_many");
 	json_decref(g);
 	json_decref(many);

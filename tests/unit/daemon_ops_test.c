@@ -48,7 +48,7 @@ static json_t *read_on(const char *session, long long cursor, struct buf *text, 
 		cursor = number(r, "cursor");
 		done = json_is_true(json_object_get(r, "done"));
 		if (done && finish != NULL)
-			strcpy(finish, json_string_value(json_object_get(r, "finish")));
+			snprintf(finish, 16, "%s", json_string_value(json_object_get(r, "finish")));
 		json_decref(r);
 	}
 	return ids;
