@@ -7,6 +7,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <jansson.h>
+
+#include "base/mem.h"
 #include "client/falcon.h"
 
 enum command_exit { COMMAND_OK = 0, COMMAND_FAILED = 1, COMMAND_USAGE = 2, COMMAND_NO_DAEMON = 3, COMMAND_SIGNAL = 128 };
@@ -69,5 +72,12 @@ struct falcon *command_connect(const struct arguments *a);
 
 /* Tells the error; COMMAND_FAILED (COMMAND_NO_DAEMON if that is what it is). */
 int command_fail(const struct falcon_error *e);
+
+/*
+ * Asks the daemon for a JSON object and prints it: as it is with --json, else by `show`, which appends text for people. An enum
+ * command_exit.
+ */
+int command_show(const struct arguments *a, int (*ask)(struct falcon *f, const char **ret_json, struct falcon_error *e),
+		 void (*show)(json_t *reply, struct buf *out));
 
 #endif

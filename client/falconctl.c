@@ -64,6 +64,32 @@ int command_fail(const struct falcon_error *e)
 	return strcmp(e->code, "no_daemon") == 0 ? COMMAND_NO_DAEMON : COMMAND_FAILED;
 }
 
+int command_show(const struct arguments *a, int (*ask)(struct falcon *f, const char **ret_json, struct falcon_error *e),
+		 void (*show)(json_t *reply, struct buf *out))
+{
+	struct falcon_error e;
+	const char *text;
+	struct buf out = {0};
+	struct falcon *f = command_connect(a);
+	if (f == NULL)
+		return COMMAND_NO_DAEMON;
+	int rc = COMMAND_OK;
+	if (ask(f, &text, &e) < 0) {
+		rc = command_fail(&e);
+	} else if (options_has(a, "json")) {
+		buf_printf(&out, "%s\n", text);
+	} else {
+		json_t *reply = json_loads(text, 0, NULL);
+		show(reply, &out);
+		json_decref(reply);
+	}
+	if (console_write(out.data, out.length) < 0 && !console_broken())
+		rc = COMMAND_FAILED;
+	buf_done(&out);
+	falcon_close(f);
+	return rc;
+}
+
 int main(int argc, char **argv)
 {
 	struct arguments a = {0};

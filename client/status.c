@@ -1,12 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* falconctl status: a line a value, or the protocol's object. */
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "client/command.h"
-#include "client/console.h"
 
 static const struct option_info options[] = {{"json", NULL, OPTION_NO_FIELD, "print the protocol's JSON object"}};
 
@@ -28,29 +25,14 @@ static void print(const char *prefix, json_t *object, struct buf *out)
 	}
 }
 
+static void lines(json_t *reply, struct buf *out)
+{
+	print("", reply, out);
+}
+
 static int status(const struct arguments *a)
 {
-	struct falcon_error e;
-	const char *text;
-	struct buf out = {0};
-	struct falcon *f = command_connect(a);
-	if (f == NULL)
-		return COMMAND_NO_DAEMON;
-	int rc = COMMAND_OK;
-	if (falcon_status(f, &text, &e) < 0) {
-		rc = command_fail(&e);
-	} else if (options_has(a, "json")) {
-		buf_printf(&out, "%s\n", text);
-	} else {
-		json_t *reply = json_loads(text, 0, NULL);
-		print("", reply, &out);
-		json_decref(reply);
-	}
-	if (console_write(out.data, out.length) < 0 && !console_broken())
-		rc = COMMAND_FAILED;
-	buf_done(&out);
-	falcon_close(f);
-	return rc;
+	return command_show(a, falcon_status, lines);
 }
 
 const struct command command_status = {

@@ -422,19 +422,30 @@ static int read_mapping(struct reading *r, const char *section)
 	}
 }
 
-/* Takes an event and says whether it is of the type; an error if it is neither that nor the end of the stream. */
+/* The next event's type alone, for those that carry no value, and where it stands. */
+static int next_type(struct reading *r, yaml_event_type_t *ret_type, struct place *ret_at)
+{
+	yaml_event_t v;
+	int code = next_event(r, &v);
+	if (code < 0)
+		return code;
+	*ret_type = v.type;
+	*ret_at = place_of(r->file, v.start_mark);
+	yaml_event_delete(&v);
+	return 0;
+}
+
+/* Goes to the first key, or finds that there is none. */
 static int open_document(struct reading *r, bool *ret_empty)
 {
 	static const yaml_event_type_t order[] = {YAML_STREAM_START_EVENT, YAML_DOCUMENT_START_EVENT, YAML_MAPPING_START_EVENT};
 	*ret_empty = false;
 	for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
-		yaml_event_t v;
-		int code = next_event(r, &v);
+		yaml_event_type_t type;
+		struct place at;
+		int code = next_type(r, &type, &at);
 		if (code < 0)
 			return code;
-		yaml_event_type_t type = v.type;
-		struct place at = place_of(r->file, v.start_mark);
-		yaml_event_delete(&v);
 		if (type == YAML_STREAM_END_EVENT) {
 			*ret_empty = true;
 			return 0;
@@ -451,13 +462,11 @@ static int close_document(struct reading *r)
 {
 	static const yaml_event_type_t order[] = {YAML_DOCUMENT_END_EVENT, YAML_STREAM_END_EVENT};
 	for (size_t i = 0; i < 2; i++) {
-		yaml_event_t v;
-		int code = next_event(r, &v);
+		yaml_event_type_t type;
+		struct place at;
+		int code = next_type(r, &type, &at);
 		if (code < 0)
 			return code;
-		yaml_event_type_t type = v.type;
-		struct place at = place_of(r->file, v.start_mark);
-		yaml_event_delete(&v);
 		if (type != order[i])
 			return fail_at(r->e, &at, "a second document; expected the end of the file");
 	}
