@@ -16,6 +16,8 @@ extern op *const ops[IPC_OPS]; /* server.c */
 
 /* ops_text.c: the request's prompt or ids as checked token ids in q->ids. For request_work(). */
 void ops_make_ids(struct request *q);
+/* The chat template that the request names, or the model's own; NULL: e says which there are. */
+const struct template *ops_template(const struct request *q, struct err *e);
 /* Whether that takes long enough for a thread. */
 bool ops_heavy(const struct request *q);
 

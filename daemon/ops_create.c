@@ -70,6 +70,18 @@ static int make_room(struct request *q, const struct session *keep)
 	return -1;
 }
 
+/* Where no token ends an answer, a conversation ends where the model begins to speak as the user. */
+static void add_stop(struct board_record *r, const struct template *p)
+{
+	if (p == NULL || p->stop == NULL || r->n_stops == BOARD_STOPS)
+		return;
+	for (uint32_t i = 0; i < r->n_stops; i++)
+		if (r->stop_length[i] == strlen(p->stop) && memcmp(r->stops[i], p->stop, r->stop_length[i]) == 0)
+			return;
+	r->stop_length[r->n_stops] = (uint8_t)strlen(p->stop);
+	memcpy(r->stops[r->n_stops++], p->stop, strlen(p->stop));
+}
+
 /* Sampling parameters of the request into the record; those that an append leaves out stay. 0 or -1. */
 static int set_params(struct request *q, struct board_record *r)
 {
@@ -105,6 +117,8 @@ static int set_params(struct request *q, struct board_record *r)
 			memcpy(r->stops[i], in->stops[i].data, in->stops[i].length);
 		}
 	}
+	if (ipc_has(in, IPC_F_MESSAGES))
+		add_stop(r, ops_template(q, NULL));
 	if (all || ipc_has(in, IPC_F_LOGIT_BIAS)) {
 		r->n_biases = in->n_biases;
 		for (uint32_t i = 0; i < in->n_biases; i++)

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Text to tokens and back. What takes long runs in a thread: it reads the request and the tokenizer, and nothing else. */
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "daemon/ops.h"
 #include "text/template.h"
@@ -10,7 +12,10 @@ enum { HEAVY_BYTES = 64 << 10 };
 
 bool ops_heavy(const struct request *q)
 {
-	return q->in.prompt.length > HEAVY_BYTES || q->in.text.length > HEAVY_BYTES;
+	size_t bytes = q->in.prompt.length + q->in.text.length;
+	for (size_t i = 0; i < q->in.n_messages; i++)
+		bytes += q->in.messages[i].content.length;
+	return bytes > HEAVY_BYTES;
 }
 
 json_t *ops_ids_json(const int32_t *ids, size_t n)
@@ -37,11 +42,38 @@ static int check_ids(const struct ids *ids, uint32_t n_vocab, struct ipc_error *
 	return 0;
 }
 
+/* The template that the request names, or the model's own. NULL: there is none of that name. */
+const struct template *ops_template(const struct request *q, struct err *e)
+{
+	bool own = !ipc_has(&q->in, IPC_F_TEMPLATE) || strcmp(q->in.template.data, "auto") == 0;
+	return own ? q->server->store->template : template_find(q->in.template.data, e);
+}
+
+/* A prompt is one message of the user's. */
+static int put_into_template(const struct request *q, const struct tokenizer *t, struct ids *ids, struct err *e)
+{
+	const struct ipc_request *in = &q->in;
+	const struct template *p = ops_template(q, e);
+	size_t n = in->n_messages ? in->n_messages : 1;
+	if (p == NULL)
+		return -ENOENT;
+	struct template_message *messages = xcalloc(n, sizeof *messages);
+	messages[0] = (struct template_message){TEMPLATE_USER, in->prompt.data, in->prompt.length};
+	for (size_t i = 0; i < in->n_messages; i++) {
+		const struct ipc_message *m = &in->messages[i];
+		messages[i] = (struct template_message){(enum template_role)template_role(m->role.data, m->role.length), m->content.data,
+							m->content.length};
+	}
+	int r = template_chat(p, t, q->before, messages, n, ids, e);
+	free(messages);
+	return r;
+}
+
 static int encode(const struct request *q, const struct tokenizer *t, struct ids *ids, struct err *e)
 {
 	const struct ipc_request *in = &q->in;
-	if (ipc_has(in, IPC_F_TEMPLATE))
-		return template_user(t, in->template.data, q->before, in->prompt.data, in->prompt.length, ids, e);
+	if (ipc_has(in, IPC_F_TEMPLATE) || ipc_has(in, IPC_F_MESSAGES))
+		return put_into_template(q, t, ids, e);
 	if (in->op == IPC_GENERATE && tokenizer_bos(t) >= 0)
 		ids_add(ids, tokenizer_bos(t));
 	return tokenizer_encode(t, in->prompt.data, in->prompt.length, in->special, ids, e);

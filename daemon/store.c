@@ -70,7 +70,10 @@ static int read_image(struct store *s, const uint8_t *base, uint64_t size, struc
 	memcpy(s->arena.fingerprint, h->fingerprint, sizeof s->arena.fingerprint);
 	s->huge_share = huge_share(base, size);
 	const struct weights_tokenizer *t = (const void *)(base + h->tokenizer_offset);
-	return t->pre == WEIGHTS_PRE_NONE ? 0 : tokenizer_new(t, h->tokenizer_size, &s->tokenizer, e);
+	r = t->pre == WEIGHTS_PRE_NONE ? 0 : tokenizer_new(t, h->tokenizer_size, &s->tokenizer, e);
+	if (r == 0)
+		s->template = template_recognise((const char *)base + h->template_offset, h->template_size, s->tokenizer);
+	return r;
 }
 
 int store_adopt_weights(struct store *s, struct err *e)

@@ -8,6 +8,7 @@
 
 #include "daemon/config.h"
 #include "shm/board.h"
+#include "text/template.h"
 #include "text/tokenizer.h"
 
 struct store {
@@ -21,6 +22,7 @@ struct store {
 	uint64_t weights_size;
 	double huge_share;  /* of the weights, in huge pages */
 	struct tokenizer *tokenizer; /* NULL: ids only */
+	const struct template *template; /* the chat template that the model's files amount to */
 	struct pages_header arena;
 	struct board board;
 	uint64_t board_size;

@@ -22,6 +22,7 @@ static const size_t places[IPC_FIELDS] = {
 	[IPC_F_NEW] = offsetof(struct ipc_request, new_session),
 	[IPC_F_REQUEST_ID] = offsetof(struct ipc_request, request_id),
 	[IPC_F_PROMPT] = offsetof(struct ipc_request, prompt),
+	[IPC_F_MESSAGES] = offsetof(struct ipc_request, messages),
 	[IPC_F_IDS] = offsetof(struct ipc_request, ids),
 	[IPC_F_TEMPLATE] = offsetof(struct ipc_request, template),
 	[IPC_F_TEXT] = offsetof(struct ipc_request, text),
@@ -246,6 +247,25 @@ static int take_biases(const struct ipc_field_info *f, json_t *v, struct ipc_req
 	return 0;
 }
 
+static int take_messages(const struct ipc_field_info *f, const json_t *v, struct ipc_request *r, struct ipc_error *e)
+{
+	size_t n = json_array_size(v);
+	if (n == 0)
+		return unexpected(f, v, e, "an array of messages, at least one");
+	r->messages = xcalloc(n, sizeof *r->messages);
+	for (; r->n_messages < n; r->n_messages++) {
+		const json_t *m = json_array_get(v, r->n_messages), *role = json_object_get(m, "role"), *content = json_object_get(m, "content");
+		if (!json_is_string(role) || !among(f->choices, json_string_value(role), json_string_length(role)))
+			return ipc_error_set(e, IPC_BAD_REQUEST, "field `%s`[%zu].role: expected one of %s, got %s", f->name, r->n_messages,
+					     f->choices, role ? show(role).text : "nothing");
+		if (!json_is_string(content) || json_object_size(m) != 2)
+			return ipc_error_set(e, IPC_BAD_REQUEST, "field `%s`[%zu]: expected `role` and a string `content` alone", f->name,
+					     r->n_messages);
+		r->messages[r->n_messages] = (struct ipc_message){.role = text_of(role), .content = text_of(content)};
+	}
+	return 0;
+}
+
 static int take(enum ipc_field field, json_t *v, struct ipc_request *r, struct ipc_error *e)
 {
 	const struct ipc_field_info *f = &ipc_fields[field];
@@ -273,6 +293,8 @@ static int take(enum ipc_field field, json_t *v, struct ipc_request *r, struct i
 		return take_stops(f, v, r, e);
 	case IPC_BIAS:
 		return take_biases(f, v, r, e);
+	case IPC_MESSAGES:
+		return take_messages(f, v, r, e);
 	}
 	CHECK(!"a field type that is not handled");
 	return -1;
@@ -413,11 +435,12 @@ static int take_fields(json_t *root, struct ipc_request *r, struct ipc_error *e)
 static int check_together(const struct ipc_request *r, struct ipc_error *e)
 {
 	const struct ipc_op_info *op = &ipc_ops[r->op];
-	bool prompt = ipc_has(r, IPC_F_PROMPT), ids = ipc_has(r, IPC_F_IDS);
+	bool prompt = ipc_has(r, IPC_F_PROMPT), ids = ipc_has(r, IPC_F_IDS), messages = ipc_has(r, IPC_F_MESSAGES);
+	int given = prompt + ids + messages;
 	if (op->optional >> IPC_F_PROMPT & 1) {
-		if (prompt == ids)
-			return ipc_error_set(e, IPC_BAD_REQUEST, "operation %s needs one of `prompt` and `ids`, got %s", op->name,
-					     prompt ? "both" : "neither");
+		if (given != 1)
+			return ipc_error_set(e, IPC_BAD_REQUEST, "operation %s needs one of `prompt`, %s`ids`, got %d of them", op->name,
+					     op->optional >> IPC_F_MESSAGES & 1 ? "`messages`, " : "", given);
 		if (ids && r->ids.length == 0)
 			return ipc_error_set(e, IPC_BAD_REQUEST, "field `ids`: expected at least one token id, got none");
 		if (ids && ipc_has(r, IPC_F_TEMPLATE))
@@ -441,6 +464,11 @@ int ipc_decode(const char *bytes, size_t length, struct ipc_request *ret, struct
 		err_hint(&e->err, "a message is one JSON object in UTF-8 with the field \"op\"");
 		return -1;
 	}
+	return ipc_decode_json(root, ret, e);
+}
+
+int ipc_decode_json(json_t *root, struct ipc_request *ret, struct ipc_error *e)
+{
 	struct ipc_request r = {.root = root};
 	if (!json_is_object(root)) {
 		ipc_error_set(e, IPC_BAD_REQUEST, "expected a JSON object, got %s", show(root).text);
@@ -459,6 +487,7 @@ fail:
 void ipc_request_done(struct ipc_request *r)
 {
 	ids_done(&r->ids);
+	free(r->messages);
 	json_decref(r->root);
 	*r = (struct ipc_request){0};
 }

@@ -37,11 +37,12 @@ enum ipc_type {
 	IPC_IDS,     /* array of token ids, 0 .. 2^31-1 */
 	IPC_STOPS,   /* array of at most 8 strings of 1 to 64 bytes */
 	IPC_BIAS,    /* object of at most 64: "id": number */
+	IPC_MESSAGES, /* array of {"role": "system", "user" or "assistant", "content": text} */
 };
 
 /* Fields of all operations; a request says which are present. */
 enum ipc_field {
-	IPC_F_SESSION, IPC_F_NEW, IPC_F_REQUEST_ID, IPC_F_PROMPT, IPC_F_IDS, IPC_F_TEMPLATE, IPC_F_TEXT, IPC_F_SPECIAL, IPC_F_N,
+	IPC_F_SESSION, IPC_F_NEW, IPC_F_REQUEST_ID, IPC_F_PROMPT, IPC_F_MESSAGES, IPC_F_IDS, IPC_F_TEMPLATE, IPC_F_TEXT, IPC_F_SPECIAL, IPC_F_N,
 	IPC_F_TEMP, IPC_F_TOP_K, IPC_F_TOP_P, IPC_F_MIN_P, IPC_F_REPEAT_PENALTY, IPC_F_REPEAT_LAST_N, IPC_F_PRESENCE_PENALTY,
 	IPC_F_FREQUENCY_PENALTY, IPC_F_LOGIT_BIAS, IPC_F_SEED, IPC_F_STOP, IPC_F_IGNORE_EOS, IPC_F_PRIORITY, IPC_F_AT,
 	IPC_F_CURSOR, IPC_F_WAIT_MS, IPC_F_ROWS, IPC_FIELDS
@@ -68,6 +69,7 @@ extern const struct ipc_op_info ipc_ops[IPC_OPS];
 extern const uint64_t ipc_sampling_fields; /* those that `append` leaves as they were */
 
 struct ipc_text { const char *data; size_t length; }; /* NUL-terminated too; points into the request's JSON */
+struct ipc_message { struct ipc_text role, content; };
 
 /*
  * A decoded request. A field that is absent (see `present`) has its default from the table if it has one, zero if not; but the
@@ -77,6 +79,8 @@ struct ipc_request {
 	enum ipc_op op;
 	uint64_t present; /* bit per enum ipc_field */
 	struct ipc_text session, new_session, request_id, prompt, template, text, priority;
+	struct ipc_message *messages; /* [n_messages] */
+	size_t n_messages;
 	struct ids ids;
 	bool special, ignore_eos, rows;
 	uint32_t n, top_k, repeat_last_n, at, cursor, wait_ms;
@@ -101,8 +105,10 @@ int ipc_error_set(struct ipc_error *e, enum ipc_code code, const char *format, .
  * Decodes one message (JSON of any bytes). 0, or -1 with e: what is wrong, in which field. Unknown fields are an error, as is a
  * duplicate key, a whole number written 1.0 or 1e3, invalid UTF-8, a prompt and ids both, or neither. A name that is to be
  * made (session of generate, new of fork) is a plain one, without ~ or UID:. Never reads beyond [bytes, bytes + length).
- * ret is untouched on failure; on success the caller ends it with ipc_request_done().
+ * ret is untouched on failure; on success the caller ends it with ipc_request_done(). ipc_decode_json() takes parsed JSON instead,
+ * and the reference to it in any case.
  */
+int ipc_decode_json(json_t *root, struct ipc_request *ret, struct ipc_error *e);
 int ipc_decode(const char *bytes, size_t length, struct ipc_request *ret, struct ipc_error *e);
 void ipc_request_done(struct ipc_request *r);
 

@@ -49,6 +49,9 @@ static void print_type(const struct ipc_field_info *f)
 		printf("array of at most 8 strings");
 		print_bounds(f, " bytes");
 		break;
+	case IPC_MESSAGES:
+		printf("array of {role, content}, role");
+		break;
 	case IPC_BIAS:
 		printf("object of at most 64");
 		print_bounds(f, "");

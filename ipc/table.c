@@ -15,10 +15,13 @@ const struct ipc_field_info ipc_fields[IPC_FIELDS] = {
 	[IPC_F_NEW] = {"new", IPC_NAME, 1, 64, NULL, NULL, "the new session's name; without it one like ~7 is given"},
 	[IPC_F_REQUEST_ID] = {"request_id", IPC_TOKEN, 1, 64, NULL, NULL,
 			      "any text, new for each request; the same again gets the first reply again"},
-	[IPC_F_PROMPT] = {"prompt", IPC_TEXT, 1, TEXT_MAX, NULL, NULL, "text that the daemon tokenizes; this or `ids`"},
-	[IPC_F_IDS] = {"ids", IPC_IDS, 0, COUNT_MAX, NULL, NULL, "token ids; this or `prompt`"},
+	[IPC_F_PROMPT] = {"prompt", IPC_TEXT, 1, TEXT_MAX, NULL, NULL, "text that the daemon tokenizes; this, `messages` or `ids`"},
+	[IPC_F_MESSAGES] = {"messages", IPC_MESSAGES, 0, 0, NULL, "system|user|assistant",
+			    "a conversation that is put into `template`, ready for the next answer"},
+	[IPC_F_IDS] = {"ids", IPC_IDS, 0, COUNT_MAX, NULL, NULL, "token ids, instead of text"},
 	[IPC_F_TEMPLATE] = {"template", IPC_TEXT, 1, 64, NULL, NULL,
-			    "chat template that `prompt` is put into: chatml, plain; without it the prompt is taken as it is"},
+			    "chat template by name, or `auto` for the model's own; a `prompt` without it is taken as it is, `messages` are "
+			    "put into the model's own"},
 	[IPC_F_TEXT] = {"text", IPC_TEXT, 0, TEXT_MAX, NULL, NULL, "the text"},
 	[IPC_F_SPECIAL] = {"special", IPC_BOOL, 0, 1, "true", NULL,
 			   "whether the names of special tokens in the text mean those tokens; never inside a template"},
@@ -52,6 +55,7 @@ const struct ipc_field_info ipc_fields[IPC_FIELDS] = {
 
 #define F(name) (1ull << IPC_F_##name)
 #define PROMPT (F(PROMPT) | F(IDS))
+#define CONVERSATION (PROMPT | F(MESSAGES) | F(TEMPLATE))
 #define SAMPLING                                                                                                               \
 	(F(N) | F(TEMP) | F(TOP_K) | F(TOP_P) | F(MIN_P) | F(REPEAT_PENALTY) | F(REPEAT_LAST_N) | F(PRESENCE_PENALTY) |        \
 	 F(FREQUENCY_PENALTY) | F(LOGIT_BIAS) | F(SEED) | F(STOP) | F(IGNORE_EOS) | F(PRIORITY))
@@ -61,10 +65,10 @@ const uint64_t ipc_sampling_fields = SAMPLING;
 const struct ipc_op_info ipc_ops[IPC_OPS] = {
 	[IPC_HELLO] = {"hello", 0, 0, "{protocol, version, model, context, vocab, limits, uid, admin}",
 		       "who is there: the protocol's version, the daemon's, the model and the caller's rights"},
-	[IPC_GENERATE] = {"generate", F(REQUEST_ID), F(SESSION) | PROMPT | F(TEMPLATE) | F(SPECIAL) | SAMPLING,
+	[IPC_GENERATE] = {"generate", F(REQUEST_ID), F(SESSION) | CONVERSATION | F(SPECIAL) | SAMPLING,
 			  "{session, cursor, n_given, n_cached, seed}",
 			  "makes a session from a prompt and starts a run; the answer comes at once, the text by `next`"},
-	[IPC_APPEND] = {"append", F(SESSION) | F(AT), PROMPT | F(TEMPLATE) | F(SPECIAL) | SAMPLING,
+	[IPC_APPEND] = {"append", F(SESSION) | F(AT), CONVERSATION | F(SPECIAL) | SAMPLING,
 			"{session, cursor, n_given, n_cached, seed}",
 			"puts more text at the end of a session and starts its next run; what is left out stays as it was"},
 	[IPC_NEXT] = {"next", F(SESSION) | F(CURSOR), F(WAIT_MS), "{ids, text, cursor, done, finish?}",

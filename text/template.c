@@ -1,82 +1,180 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A template is what stands around a message. Its own special tokens are put in by id; everything else, the user's text
- * included, is encoded as ordinary text, so that nobody can end his own message and speak as the system.
+ * A template is a row of a table. Its own special tokens are put in by id where the vocabulary has them; all else, messages and
+ * the words around them, is gathered and encoded as one piece of ordinary text between two special tokens, because that is how
+ * the model saw it in training: cut at the border of a message, the blank before its first word would become a token of its own.
+ *
+ * Sources: the cards and tokenizer_config.json of tiiuae/falcon-7b-instruct (User, Assistant), tiiuae/falcon-180B-chat and
+ * tiiuae/falcon-11B (System, User, Falcon) and tiiuae/Falcon3-7B-Instruct; ChatML as SmolLM2-Instruct has it, with the system
+ * message that it was trained with.
  */
+#define _GNU_SOURCE
 #include "text/template.h"
 
 #include <errno.h>
 #include <string.h>
 
-/* ChatML's default system message, as in the template that SmolLM2-Instruct was trained with. */
-static const char system_message[] = "system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face";
+static const struct template templates[] = {
+	{.name = "plain", .head = {"", "", ""}, .end = "", .prompt = ""},
+	{.name = "falcon-instruct", .head = {"", "\n\nUser: ", "\n\nAssistant: "}, .end = "", .prompt = "\n\nAssistant:",
+	 .stop = "\nUser:", .trims = true},
+	{.name = "falcon-180b-chat", .head = {"System: ", "User: ", "Falcon: "}, .end = "\n", .prompt = "Falcon:", .stop = "\nUser:",
+	 .trims = true},
+	{.name = "falcon2", .head = {"System: ", "User: ", "Falcon: "}, .end = "\n", .prompt = "Falcon:", .stop = "\nUser:",
+	 .trims = true},
+	{.name = "falcon3", .head = {"<|system|>\n", "<|user|>\n", "<|assistant|>\n"}, .end = "\n", .prompt = "<|assistant|>\n"},
+	{.name = "chatml", .head = {"<|im_start|>system\n", "<|im_start|>user\n", "<|im_start|>assistant\n"}, .end = "<|im_end|>\n",
+	 .prompt = "<|im_start|>assistant\n", .needs = "<|im_start|>",
+	 .fallback = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"},
+};
 
-static int put(const struct tokenizer *t, const char *text, struct ids *list, struct err *e)
+enum { N_TEMPLATES = sizeof templates / sizeof templates[0] };
+
+int template_role(const char *name, size_t length)
 {
-	return tokenizer_encode(t, text, strlen(text), false, list, e);
+	static const char *const names[TEMPLATE_ROLES] = {"system", "user", "assistant"};
+	for (int i = 0; i < TEMPLATE_ROLES; i++)
+		if (strlen(names[i]) == length && memcmp(names[i], name, length) == 0)
+			return i;
+	return -1;
 }
 
-/*
- * <|im_start|>user\n TEXT <|im_end|>\n <|im_start|>assistant\n; in front of the first message the system's, in front of others
- * the newline after the answer's <|im_end|>, and that too where the answer was cut off.
- */
-static int chatml_user(const struct tokenizer *t, int32_t before, const char *text, size_t length, struct ids *list, struct err *e)
+const struct template *template_find(const char *name, struct err *e)
 {
-	static const char start_text[] = "<|im_start|>", end_text[] = "<|im_end|>";
-	int32_t start = tokenizer_find(t, start_text, strlen(start_text)), end = tokenizer_find(t, end_text, strlen(end_text));
-	if (start < 0 || end < 0) {
-		err_set(e, -ENOTSUP, "template chatml: the model's vocabulary has no %s", start < 0 ? start_text : end_text);
-		err_hint(e, "use the template plain, or a model that was trained for chat");
-		return -ENOTSUP;
+	struct buf known = {0};
+	for (size_t i = 0; i < N_TEMPLATES; i++) {
+		if (strcmp(name, templates[i].name) == 0) {
+			buf_done(&known);
+			return &templates[i];
+		}
+		buf_printf(&known, "%s%s", i ? ", " : "", templates[i].name);
 	}
-	int r = 0;
-	if (before < 0) {
-		ids_add(list, start);
-		r = put(t, system_message, list, e);
-	}
-	if (before != end)
-		ids_add(list, end);
-	if (r == 0)
-		r = put(t, "\n", list, e);
-	ids_add(list, start);
-	struct buf message = {0};
-	buf_printf(&message, "user\n");
-	buf_add(&message, text, length);
-	if (r == 0)
-		r = tokenizer_encode(t, message.data, message.length, false, list, e);
-	buf_done(&message);
-	ids_add(list, end);
-	if (r == 0)
-		r = put(t, "\n", list, e);
-	ids_add(list, start);
-	if (r == 0)
-		r = put(t, "assistant\n", list, e);
+	err_set(e, -ENOENT, "no template is called \"%s\"", name);
+	err_hint(e, "there are %s", known.data);
+	buf_done(&known);
+	return NULL;
+}
+
+const struct template *template_recognise(const char *jinja, size_t length, const struct tokenizer *t)
+{
+	/* The first row that has all its words in the text: those that say more stand first. */
+	static const struct {
+		const char *words[2], *name;
+	} marks[] = {
+		{{"<|im_start|>", "<|im_end|>"}, "chatml"},
+		{{"<|assistant|>", "<|user|>"}, "falcon3"},
+		{{"Falcon:", "User:"}, "falcon-180b-chat"},
+		{{"Assistant:", "User:"}, "falcon-instruct"},
+	};
+	struct err none;
+	for (size_t i = 0; length > 0 && i < sizeof marks / sizeof marks[0]; i++)
+		if (memmem(jinja, length, marks[i].words[0], strlen(marks[i].words[0])) != NULL &&
+		    memmem(jinja, length, marks[i].words[1], strlen(marks[i].words[1])) != NULL)
+			return template_find(marks[i].name, &none);
+	if (t != NULL && tokenizer_find(t, marks[0].words[0], strlen(marks[0].words[0])) >= 0)
+		return template_find(marks[0].name, &none);
+	return &templates[0];
+}
+
+/* Ordinary text gathered until a special token or the end. */
+struct writer {
+	const struct tokenizer *t;
+	struct ids *list;
+	struct buf plain;
+};
+
+static int flush(struct writer *w, struct err *e)
+{
+	int r = w->plain.length ? tokenizer_encode(w->t, w->plain.data, w->plain.length, false, w->list, e) : 0;
+	w->plain.length = 0;
 	return r;
 }
 
-static int plain_user(const struct tokenizer *t, int32_t before, const char *text, size_t length, struct ids *list, struct err *e)
+/* The token whose text <|...|> begins at `text`, or -1. */
+static int32_t marker(const struct tokenizer *t, const char *text, size_t *ret_length)
 {
-	(void)before;
-	return tokenizer_encode(t, text, length, false, list, e);
+	const char *end = strncmp(text, "<|", 2) == 0 ? strstr(text, "|>") : NULL;
+	*ret_length = end ? (size_t)(end + 2 - text) : 0;
+	return end ? tokenizer_find(t, text, *ret_length) : -1;
 }
 
-int template_user(const struct tokenizer *t, const char *name, int32_t before, const char *text, size_t length, struct ids *list,
-	struct err *e)
+/* The template's own words. */
+static int put(struct writer *w, const char *text, struct err *e)
 {
-	static const struct {
-		const char *name;
-		int (*user)(const struct tokenizer *, int32_t, const char *, size_t, struct ids *, struct err *);
-	} templates[] = {{"plain", plain_user}, {"chatml", chatml_user}};
-	size_t kept = list->length;
-	for (size_t i = 0; i < sizeof templates / sizeof templates[0]; i++) {
-		if (strcmp(name, templates[i].name) != 0)
+	while (*text != '\0') {
+		size_t length;
+		int32_t id = marker(w->t, text, &length);
+		if (id < 0) {
+			buf_add(&w->plain, text++, 1);
 			continue;
-		int r = templates[i].user(t, before, text, length, list, e);
+		}
+		int r = flush(w, e);
 		if (r < 0)
-			list->length = kept;
-		return r;
+			return r;
+		ids_add(w->list, id);
+		text += length;
 	}
-	err_set(e, -ENOENT, "no template is called \"%s\"", name);
-	err_hint(e, "there are plain and chatml");
-	return -ENOENT;
+	return 0;
+}
+
+static void trim(const char **text, size_t *length)
+{
+	static const char blanks[] = " \t\r\n";
+	while (*length > 0 && memchr(blanks, (*text)[0], sizeof blanks - 1) != NULL) {
+		(*text)++;
+		(*length)--;
+	}
+	while (*length > 0 && memchr(blanks, (*text)[*length - 1], sizeof blanks - 1) != NULL)
+		(*length)--;
+}
+
+static int put_message(struct writer *w, const struct template *p, const struct template_message *m, struct err *e)
+{
+	const char *text = m->text;
+	size_t length = m->length;
+	int r = put(w, p->head[m->role], e);
+	if (p->trims)
+		trim(&text, &length);
+	buf_add(&w->plain, text, length);
+	return r < 0 ? r : put(w, p->end, e);
+}
+
+/* Ends the answer before the messages; its last token may be the end's first already. */
+static int put_end(struct writer *w, const struct template *p, int32_t before, struct err *e)
+{
+	size_t length;
+	int32_t id = marker(w->t, p->end, &length);
+	return put(w, id >= 0 && id == before ? p->end + length : p->end, e);
+}
+
+static int put_all(struct writer *w, const struct template *p, int32_t before, const struct template_message *messages, size_t n,
+		   struct err *e)
+{
+	int r = 0;
+	if (before >= 0)
+		r = put_end(w, p, before, e);
+	else if (p->fallback != NULL && (n == 0 || messages[0].role != TEMPLATE_SYSTEM))
+		r = put_message(w, p, &(struct template_message){TEMPLATE_SYSTEM, p->fallback, strlen(p->fallback)}, e);
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = put_message(w, p, &messages[i], e);
+	if (r == 0)
+		r = put(w, p->prompt, e);
+	return r == 0 ? flush(w, e) : r;
+}
+
+int template_chat(const struct template *p, const struct tokenizer *t, int32_t before, const struct template_message *messages,
+		  size_t n, struct ids *list, struct err *e)
+{
+	if (p->needs != NULL && tokenizer_find(t, p->needs, strlen(p->needs)) < 0) {
+		err_set(e, -ENOTSUP, "template %s: the model's vocabulary has no %s", p->name, p->needs);
+		err_hint(e, "use the template plain, or a model that was trained for this one");
+		return -ENOTSUP;
+	}
+	struct writer w = {.t = t, .list = list};
+	size_t kept = list->length;
+	int r = put_all(&w, p, before, messages, n, e);
+	buf_done(&w.plain);
+	if (r < 0)
+		list->length = kept;
+	return r;
 }

@@ -142,9 +142,15 @@ static void errors_name_the_field_and_what_was_expected(void **state)
 	BAD(GENERATE("\"ids\":[1,-1]"), "`ids`[1]: expected a token id, got -1");
 	BAD(GENERATE("\"ids\":[2147483648]"), "`ids`[0]");
 	BAD(GENERATE("\"ids\":[]"), "at least one");
-	BAD(GENERATE("\"ids\":[1],\"prompt\":\"p\""), "got both");
-	BAD(GENERATE("\"n\":4"), "got neither");
+	BAD(GENERATE("\"ids\":[1],\"prompt\":\"p\""), "got 2 of them");
+	BAD(GENERATE("\"n\":4"), "got 0 of them");
 	BAD(GENERATE("\"ids\":[1],\"template\":\"chatml\""), "`template`");
+	BAD(GENERATE("\"messages\":[]"), "at least one");
+	BAD(GENERATE("\"messages\":[1]"), "[0].role");
+	BAD(GENERATE("\"messages\":[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"root\",\"content\":\"x\"}]"), "[1].role");
+	BAD(GENERATE("\"messages\":[{\"role\":\"user\",\"content\":[]}]"), "[0]");
+	BAD(GENERATE("\"messages\":[{\"role\":\"user\",\"content\":\"x\",\"name\":\"y\"}]"), "alone");
+	BAD(GENERATE("\"prompt\":\"p\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]"), "2 of them");
 	BAD(GENERATE("\"prompt\":\"p\",\"tempp\":1"), "known: temp");
 	BAD("{\"op\":\"generate\",\"request_id\":\"\",\"prompt\":\"p\"}", "`request_id`");
 	BAD("{\"op\":\"next\",\"session\":\"s\",\"cursor\":0,\"wait_ms\":30001}", "from 0 to 30000, got 30001");

@@ -297,6 +297,14 @@ static void tables_that_do_not_add_up_are_refused(void **state)
 	buf_done(&blob);
 }
 
+/* One message of the user's in the template of this name. */
+static int user_message(const struct tokenizer *t, const char *name, int32_t before, const char *text, struct ids *list, struct err *e)
+{
+	const struct template *p = template_find(name, e);
+	const struct template_message message = {TEMPLATE_USER, text, strlen(text)};
+	return p ? template_chat(p, t, before, &message, 1, list, e) : -ENOENT;
+}
+
 static void text_in_a_template_is_not_parsed(void **state)
 {
 	(void)state;
@@ -320,7 +328,7 @@ static void text_in_a_template_is_not_parsed(void **state)
 	for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
 		struct ids list = {0};
 		struct err e = {0};
-		assert_int_equal(template_user(t, "chatml", cases[c].before, "x<|im_end|>", 11, &list, &e), 0);
+		assert_int_equal(user_message(t, "chatml", cases[c].before, "x<|im_end|>", &list, &e), 0);
 		int starts = 0, ends = 0;
 		for (size_t i = 0; i < list.length; i++) {
 			starts += list.data[i] == 0;
@@ -329,12 +337,63 @@ static void text_in_a_template_is_not_parsed(void **state)
 		assert_int_equal(starts, cases[c].starts);
 		assert_int_equal(ends, cases[c].ends);
 		list.length = 0;
-		assert_int_equal(template_user(t, "plain", cases[c].before, "<|im_end|>", 10, &list, &e), 0);
+		assert_int_equal(user_message(t, "plain", cases[c].before, "<|im_end|>", &list, &e), 0);
 		assert_int_equal(list.length, 10);
 		ids_done(&list);
 	}
 	buf_done(&blob);
 	tokenizer_free(t);
+}
+
+/* The text that these messages become, in a tokenizer whose every byte is a token. */
+static void assert_chat(const struct tokenizer *t, const char *name, int32_t before, const struct template_message *m, size_t n,
+			const char *expected)
+{
+	struct ids list = {0};
+	struct err e = {0};
+	struct buf text = {0};
+	const struct template *p = template_find(name, &e);
+	assert_non_null(p);
+	assert_int_equal(template_chat(p, t, before, m, n, &list, &e), 0);
+	for (size_t i = 0; i < list.length; i++) {
+		size_t length;
+		const char *bytes = tokenizer_bytes(t, list.data[i], &length);
+		buf_add(&text, bytes, length);
+	}
+	assert_string_equal(text.data, expected);
+	buf_done(&text);
+	ids_done(&list);
+}
+
+static void every_template_says_who_speaks(void **state)
+{
+	(void)state;
+	static const struct template_message chat[] = {{TEMPLATE_SYSTEM, "Be kind.", 8}, {TEMPLATE_USER, " Hi ", 4},
+						       {TEMPLATE_ASSISTANT, "Hello.", 6}, {TEMPLATE_USER, "Who?", 4}};
+	struct tokenizer *t = tales(WEIGHTS_PRE_FALCON);
+	assert_chat(t, "plain", -1, chat, 4, "Be kind. Hi Hello.Who?");
+	assert_chat(t, "falcon-instruct", -1, chat, 4, "Be kind.\n\nUser: Hi\n\nAssistant: Hello.\n\nUser: Who?\n\nAssistant:");
+	assert_chat(t, "falcon-180b-chat", -1, chat, 4, "System: Be kind.\nUser: Hi\nFalcon: Hello.\nUser: Who?\nFalcon:");
+	assert_chat(t, "falcon2", -1, chat + 1, 1, "User: Hi\nFalcon:");
+	assert_chat(t, "falcon2", 5, chat + 3, 1, "\nUser: Who?\nFalcon:");
+	assert_chat(t, "falcon3", -1, chat, 4,
+		    "<|system|>\nBe kind.\n<|user|>\n Hi \n<|assistant|>\nHello.\n<|user|>\nWho?\n<|assistant|>\n");
+	tokenizer_free(t);
+}
+
+static void a_models_own_template_is_recognised(void **state)
+{
+	(void)state;
+	static const struct { const char *jinja, *name; } cases[] = {
+		{"{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}", "chatml"},
+		{"{% if m.role == 'user' %}<|user|>\n{% endif %}<|assistant|>\n", "falcon3"},
+		{"{{ 'User: ' + m }}{{ '\nFalcon:' }}", "falcon-180b-chat"},
+		{"{{ '\n\nUser: ' + m }}{{ '\n\nAssistant:' }}", "falcon-instruct"},
+		{"{{ m }}", "plain"},
+		{"", "plain"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+		assert_string_equal(template_recognise(cases[i].jinja, strlen(cases[i].jinja), NULL)->name, cases[i].name);
 }
 
 static void templates_that_cannot_be_are_refused(void **state)
@@ -343,8 +402,8 @@ static void templates_that_cannot_be_are_refused(void **state)
 	struct tokenizer *t = tales(WEIGHTS_PRE_FALCON);
 	struct ids list = {0};
 	struct err e = {0};
-	assert_int_equal(template_user(t, "alpaca", -1, "x", 1, &list, &e), -ENOENT);
-	assert_int_equal(template_user(t, "chatml", -1, "x", 1, &list, &e), -ENOTSUP);
+	assert_int_equal(user_message(t, "alpaca", -1, "x", &list, &e), -ENOENT);
+	assert_int_equal(user_message(t, "chatml", -1, "x", &list, &e), -ENOTSUP);
 	assert_non_null(strstr(e.what, "<|im_start|>"));
 	assert_int_equal(list.length, 0);
 	tokenizer_free(t);
@@ -385,6 +444,8 @@ int main(void)
 		cmocka_unit_test(a_piece_that_is_a_token_is_taken_whole_where_the_tables_say_so),
 		cmocka_unit_test(tables_that_do_not_add_up_are_refused),
 		cmocka_unit_test(text_in_a_template_is_not_parsed),
+		cmocka_unit_test(every_template_says_who_speaks),
+		cmocka_unit_test(a_models_own_template_is_recognised),
 		cmocka_unit_test(templates_that_cannot_be_are_refused),
 		cmocka_unit_test(several_threads_may_use_one_tokenizer),
 	};
