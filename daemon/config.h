@@ -16,7 +16,8 @@
 enum config_id {
 	CONFIG_MODEL, CONFIG_SOCKET, CONFIG_SOCKET_MODE, CONFIG_SOCKET_GROUP, CONFIG_ADMIN_GROUP, CONFIG_STATE, CONFIG_THREADS,
 	CONFIG_KV, CONFIG_DENSE, CONFIG_MEMORY, CONFIG_CHUNK_MS, CONFIG_DETACH_AFTER, CONFIG_LIMIT_MESSAGE, CONFIG_LIMIT_REQUESTS,
-	CONFIG_LIMIT_SESSIONS, CONFIG_LIMIT_PAGES, CONFIG_LIMIT_QUEUED_TOKENS, CONFIG_KEYS
+	CONFIG_LIMIT_SESSIONS, CONFIG_LIMIT_PAGES, CONFIG_LIMIT_QUEUED_TOKENS, CONFIG_HTTP_LISTEN,
+	CONFIG_HTTP_KEYS, CONFIG_KEYS
 };
 
 /* Texts are owned by the struct and NULL where nothing is set; numbers are within the table's bounds. */
@@ -33,6 +34,7 @@ struct config {
 		uint64_t message;       /* bytes */
 		uint64_t requests, sessions, pages, queued_tokens; /* of one owner; pages 0: no limit */
 	} limits;
+	struct { char *listen, *keys; } http;
 	uint32_t set; /* bit per enum config_id: set by the file or the command line */
 };
 

@@ -23,6 +23,7 @@
 #include "daemon/notify.h"
 #include "daemon/packer.h"
 #include "daemon/server.h"
+#include "daemon/web.h"
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -35,6 +36,7 @@ struct app {
 	struct store store;
 	struct supervisor supervisor;
 	struct server server;
+	struct web web;
 	uv_signal_t term, interrupt;
 	bool stopping, has_server;
 	int status; /* of the exit */
@@ -53,6 +55,7 @@ static void stop(struct app *a)
 	notify_stopping();
 	packer_stop();
 	if (a->has_server) {
+		web_stop(&a->web);
 		server_stop(&a->server);
 		supervisor_stop(&a->supervisor);
 	}
@@ -94,6 +97,7 @@ static void on_ready(void *arg)
 		give_up(a, &e);
 		return;
 	}
+	web_ready(&a->web);
 	notify_ready();
 	notify_status("serving %s", a->store.model);
 	log_info("ready: %s on %s", a->store.model, a->config.socket);
@@ -185,7 +189,7 @@ static int prepare(struct app *a, struct err *e)
 		return err_hint(e, "say `model:` in the configuration, or --model PATH");
 	}
 	int r = check_socket(a->config.socket, e);
-	if (r < 0 || (r = auth_init(&a->auth, &a->config, e)) < 0)
+	if (r < 0 || (r = http_check(a->config.http.listen ? a->config.http.listen : "", e)) < 0 || (r = auth_init(&a->auth, &a->config, e)) < 0)
 		return r;
 	if (a->config.state != NULL && mkdir(a->config.state, 0700) < 0 && errno != EEXIST)
 		return err_set(e, -errno, "state: cannot make the folder %s: %s", a->config.state, strerror(errno));
@@ -217,16 +221,20 @@ static int serve(struct app *a)
 	signal(SIGPIPE, SIG_IGN);
 	watch_signal(a, &a->term, SIGTERM);
 	watch_signal(a, &a->interrupt, SIGINT);
-	int r = load(a, &e);
+	a->web = (struct web){.loop = a->loop, .config = &a->config, .auth = &a->auth, .server = &a->server};
+	int r = web_open(&a->web, &e);
+	if (r == 0)
+		r = load(a, &e);
 	if (r < 0 && r != -EINTR)
 		give_up(a, &e);
-	while (a->has_server && !(a->stopping && server_stopped(&a->server) && supervisor_stopped(&a->supervisor)))
+	while (a->has_server && !(a->stopping && server_stopped(&a->server) && web_stopped(&a->web) && supervisor_stopped(&a->supervisor)))
 		uv_run(a->loop, UV_RUN_ONCE);
 	if (a->has_server)
 		server_done(&a->server);
 	uv_walk(a->loop, close_handle, NULL);
 	uv_run(a->loop, UV_RUN_DEFAULT);
 	uv_loop_close(a->loop);
+	web_done(&a->web);
 	if (a->has_server)
 		supervisor_done(&a->supervisor);
 	store_done(&a->store);
@@ -244,6 +252,7 @@ static void print_help(void)
 	       "      --model PATH    as the key `model`, and so on: options win over the file\n"
 	       "      --socket URL\n"
 	       "      --state DIR\n"
+	       "      --http unix:PATH|127.0.0.1:PORT\n"
 	       "      --threads N\n"
 	       "      --kv f16|f32|q8\n"
 	       "      --check         check the configuration and exit\n"
@@ -253,13 +262,14 @@ static void print_help(void)
 	config_help(stdout);
 }
 
-enum option_id { OPTION_MODEL = 256, OPTION_SOCKET, OPTION_STATE, OPTION_SEGMENTS, OPTION_THREADS, OPTION_KV, OPTION_CHECK,
+enum option_id { OPTION_MODEL = 256, OPTION_SOCKET, OPTION_STATE, OPTION_SEGMENTS, OPTION_HTTP, OPTION_THREADS, OPTION_KV, OPTION_CHECK,
 		 OPTION_VERSION, OPTION_HELP };
 
 static const struct option options[] = {
 	{"config", required_argument, NULL, 'c'}, {"model", required_argument, NULL, OPTION_MODEL},
 	{"socket", required_argument, NULL, OPTION_SOCKET}, {"state", required_argument, NULL, OPTION_STATE},
-	{"segments", required_argument, NULL, OPTION_SEGMENTS}, {"threads", required_argument, NULL, OPTION_THREADS},
+	{"segments", required_argument, NULL, OPTION_SEGMENTS}, {"http", required_argument, NULL, OPTION_HTTP},
+	{"threads", required_argument, NULL, OPTION_THREADS},
 	{"kv", required_argument, NULL, OPTION_KV}, {"check", no_argument, NULL, OPTION_CHECK},
 	{"version", no_argument, NULL, OPTION_VERSION}, {"help", no_argument, NULL, OPTION_HELP}, {NULL, 0, NULL, 0},
 };
@@ -278,7 +288,7 @@ static int parse_options(int argc, char **argv, struct command_line *l)
 	static const enum config_id keys[] = {
 		[OPTION_MODEL - OPTION_MODEL] = CONFIG_MODEL, [OPTION_SOCKET - OPTION_MODEL] = CONFIG_SOCKET,
 		[OPTION_STATE - OPTION_MODEL] = CONFIG_STATE, [OPTION_THREADS - OPTION_MODEL] = CONFIG_THREADS,
-		[OPTION_KV - OPTION_MODEL] = CONFIG_KV,
+		[OPTION_KV - OPTION_MODEL] = CONFIG_KV, [OPTION_HTTP - OPTION_MODEL] = CONFIG_HTTP_LISTEN,
 	};
 	for (int c; (c = getopt_long(argc, argv, "c:h", options, NULL)) != -1;) {
 		switch (c) {

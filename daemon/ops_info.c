@@ -13,7 +13,7 @@ void op_hello(struct request *q)
 				   (json_int_t)c->limits.pages, "queued_tokens", (json_int_t)c->limits.queued_tokens);
 	request_reply(q, json_pack("{s:i,s:s,s:s,s:I,s:I,s:o,s:I,s:b}", "protocol", IPC_VERSION, "version", PACKAGE_VERSION, "model",
 				   s->store->model, "context", (json_int_t)s->store->board.header->n_context, "vocab",
-				   (json_int_t)s->store->hp.n_vocab, "limits", limits, "uid", (json_int_t)q->uid, "admin", q->admin));
+				   (json_int_t)s->store->hp.n_vocab, "limits", limits, "uid", (json_int_t)q->owner->id, "admin", q->admin));
 }
 
 static json_t *tokens_json(const struct request *q)

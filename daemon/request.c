@@ -22,10 +22,14 @@ static void request_free(struct request *q)
 
 void request_reply(struct request *q, json_t *reply)
 {
-	struct buf text = {0};
-	ipc_encode(reply, &text);
-	endpoint_reply(q->wire, text.data, text.length);
-	buf_done(&text);
+	if (q->wire == NULL) {
+		q->answer(q->arg, reply);
+	} else {
+		struct buf text = {0};
+		ipc_encode(reply, &text);
+		endpoint_reply(q->wire, text.data, text.length);
+		buf_done(&text);
+	}
 	request_free(q);
 }
 
@@ -50,40 +54,76 @@ void request_failf(struct request *q, enum ipc_code code, const char *hint, cons
 
 void request_drop(struct request *q)
 {
-	endpoint_reply(q->wire, NULL, 0);
+	if (q->wire == NULL)
+		q->answer(q->arg, NULL);
+	else
+		endpoint_reply(q->wire, NULL, 0);
 	request_free(q);
+}
+
+static struct request *open_request(struct server *s, uint64_t owner)
+{
+	struct request *q = xcalloc(1, sizeof *q);
+	q->server = s;
+	q->before = -1;
+	q->owner = owner_get(&s->owners, owner);
+	q->owner->requests++;
+	TAILQ_INSERT_TAIL(&s->open, q, open);
+	return q;
+}
+
+/* Whether its owner may have one more open; otherwise it has been answered. */
+static bool admit(struct request *q)
+{
+	uint64_t most = q->server->config->limits.requests;
+	if (q->owner->requests <= most)
+		return true;
+	request_failf(q, IPC_TOO_MANY, "wait for replies before you ask for more", "you have %u open requests, the limit is %llu",
+		      q->owner->requests, (unsigned long long)most);
+	return false;
 }
 
 struct request *request_new(struct server *s, struct endpoint_request *wire)
 {
-	struct request *q = xcalloc(1, sizeof *q);
-	q->server = s;
-	q->wire = wire;
-	q->uid = endpoint_uid(wire);
-	q->before = -1;
-	q->owner = owner_get(&s->owners, q->uid);
-	q->owner->requests++;
-	TAILQ_INSERT_TAIL(&s->open, q, open);
+	uid_t uid = endpoint_uid(wire);
+	struct request *q = open_request(s, uid);
 	size_t length;
 	const char *bytes = endpoint_bytes(wire, &length);
 	struct ipc_error e;
-	if (!auth_known(q->uid)) {
+	q->wire = wire;
+	if (!auth_known(uid)) {
 		request_failf(q, IPC_FORBIDDEN, "connect as a user of this machine, outside of a user namespace",
 			      "the kernel does not say who you are");
 		return NULL;
 	}
-	q->admin = auth_admin(s->auth, q->uid);
-	if (q->owner->requests > s->config->limits.requests) {
-		request_failf(q, IPC_TOO_MANY, "wait for replies before you ask for more", "you have %u open requests, the limit is %llu",
-			      q->owner->requests, (unsigned long long)s->config->limits.requests);
+	q->admin = auth_admin(s->auth, uid);
+	if (!admit(q))
 		return NULL;
-	}
 	if (length > s->config->limits.message) {
 		request_failf(q, IPC_TOO_LARGE, "send the text in parts, by append", "the message has %zu bytes, the limit is %llu", length,
 			      (unsigned long long)s->config->limits.message);
 		return NULL;
 	}
 	if (ipc_decode(bytes, length, &q->in, &e) < 0) {
+		request_fail(q, &e);
+		return NULL;
+	}
+	q->decoded = true;
+	return q;
+}
+
+struct request *request_from_within(struct server *s, uint64_t owner, bool admin, json_t *json, request_answer *answer, void *arg)
+{
+	struct request *q = open_request(s, owner);
+	struct ipc_error e;
+	q->admin = admin;
+	q->answer = answer;
+	q->arg = arg;
+	if (!admit(q)) {
+		json_decref(json);
+		return NULL;
+	}
+	if (ipc_decode_json(json, &q->in, &e) < 0) {
 		request_fail(q, &e);
 		return NULL;
 	}

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One request from its arrival to its reply. It may wait in between: for a session to go on, or for a thread to tokenize. */
+/*
+ * One request from its arrival to its reply. It may wait in between: for a session to go on, or for a thread to tokenize. It
+ * came over the socket, or from another part of falcond that speaks the protocol for clients of its own (HTTP).
+ */
 #ifndef FALCON_DAEMON_REQUEST_H
 #define FALCON_DAEMON_REQUEST_H
 
@@ -13,11 +16,15 @@
 struct server;
 struct session;
 
+/* Takes the reply and its reference; NULL: falcond stops. It is called from the middle of things and must not ask from within. */
+typedef void request_answer(void *arg, json_t *reply);
+
 struct request {
 	struct server *server;
-	struct endpoint_request *wire;
+	struct endpoint_request *wire; /* NULL: answer(arg) takes the reply */
+	request_answer *answer;
+	void *arg;
 	struct owner *owner;
-	uid_t uid;
 	bool admin;
 	bool decoded;              /* in is filled */
 	struct ipc_request in;
@@ -37,6 +44,9 @@ struct request {
 
 /* Takes a message that has arrived: counts it, decodes it. NULL: it has been answered already. */
 struct request *request_new(struct server *s, struct endpoint_request *wire);
+
+/* The same of a request from within, whose caller knows who asks; takes the reference to json. */
+struct request *request_from_within(struct server *s, uint64_t owner, bool admin, json_t *json, request_answer *answer, void *arg);
 
 /* Answers and frees the request; takes the reference. */
 void request_reply(struct request *q, json_t *reply);

@@ -127,6 +127,18 @@ int server_open(struct server *s, struct err *e)
 	return endpoint_open(&o, &s->endpoint, e);
 }
 
+void server_ask(struct server *s, uint64_t owner, bool admin, json_t *json, request_answer *answer, void *arg)
+{
+	if (s->stopping) {
+		json_decref(json);
+		answer(arg, NULL);
+		return;
+	}
+	struct request *q = request_from_within(s, owner, admin, json, answer, arg);
+	if (q != NULL)
+		ops[q->in.op](q);
+}
+
 void server_stop(struct server *s)
 {
 	size_t n;

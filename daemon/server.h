@@ -54,6 +54,9 @@ static inline bool server_stopped(const struct server *s) { return s->stopping &
 
 void server_done(struct server *s);
 
+/* Answers a request from within falcond, at once or later; see request_from_within(). */
+void server_ask(struct server *s, uint64_t owner, bool admin, json_t *json, request_answer *answer, void *arg);
+
 /* Calls for the supervisor. */
 void server_scan(struct server *s);
 void server_engine_gone(struct server *s);

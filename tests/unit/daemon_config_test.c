@@ -73,7 +73,7 @@ static void every_mistake_is_told_with_its_place_and_what_would_be_right(void **
 		{"limits:\n  sesions: 4\n", "f:2:3: unknown key \"limits.sesions\"", "\"sessions\" in the section \"limits\""},
 		{"sessions: 4\n", "f:1:1: unknown key \"sessions\"", "\"sessions\" in the section \"limits\""},
 		{"limits.sessions: 4\n", "f:1:1: unknown key \"limits.sessions\"", "in the section \"limits\""},
-		{"http:\n  listen: x\n", "f:1:1: unknown key \"http\"", ""},
+		{"web:\n  listen: x\n", "f:1:1: unknown key \"web\"", ""},
 		{"threads: 4\nthreads: 5\n", "f:2:1: threads: the key is there twice", ""},
 		{"limits:\n  pages: 1\nlimits:\n  pages: 2\n", "f:3:1: limits: the section is there twice", ""},
 		{"limits:\n  pages: 1\n  pages: 2\n", "f:3:3: limits.pages: the key is there twice", ""},

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An OpenAI request becomes a session for each answer: `generate`, `next` until it is done, `drop`. The pages of a dropped session
+ * are kept while there is room, so the same conversation sent again with one more message computes only that message. A client
+ * that goes away has its sessions dropped, which ends their runs.
+ *
+ * A client that reads slowly is waited for: no more is asked for while much is unsent, and a run that nobody asks about is
+ * paused by falcond itself.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "base/check.h"
+#include "http/openai.h"
+#include "http/routes.h"
+
+enum {
+	WAIT_MS = 10000,        /* of one `next`; with nothing new, a stream gets a comment so that nobody between gives it up */
+	UNSENT_MOST = 256 << 10,
+};
+
+struct choice {
+	struct completion *c;
+	unsigned index;
+	json_t *session;        /* its name; NULL before and after */
+	json_int_t cursor;
+	uint64_t given, cached, generated;
+	struct buf text;        /* of a whole answer */
+	const char *finish;     /* NULL: not over */
+	bool waiting;           /* for the client to take what was sent */
+};
+
+struct completion {
+	struct exchange *x;
+	struct openai o;
+	char id[32];
+	int64_t created;
+	unsigned n, over;
+	struct choice choices[]; /* [n] */
+};
+
+static void generated(struct exchange *x, void *arg, const json_t *reply);
+static void advanced(struct exchange *x, void *arg, const json_t *reply);
+
+static struct openai_head head_of(const struct completion *c)
+{
+	return (struct openai_head){.id = c->id, .model = c->x->http->model, .created = c->created};
+}
+
+static int add_bytes(const char *bytes, size_t length, void *out)
+{
+	buf_add(out, bytes, length);
+	return 0;
+}
+
+/* One event of a stream; takes the reference. */
+static void send_event(struct completion *c, json_t *event)
+{
+	struct buf line = {0};
+	CHECK(event != NULL);
+	buf_printf(&line, "data: ");
+	CHECK(json_dump_callback(event, add_bytes, &line, JSON_COMPACT) == 0);
+	buf_printf(&line, "\n\n");
+	exchange_send(c->x, line.data, line.length);
+	buf_done(&line);
+	json_decref(event);
+}
+
+static void ask_next(struct choice *k)
+{
+	json_t *next = json_pack("{s:s,s:O,s:I,s:i}", "op", "next", "session", k->session, "cursor", k->cursor, "wait_ms", WAIT_MS);
+	exchange_ask(k->c->x, next, advanced, k);
+}
+
+static void dropped(struct exchange *x, void *arg, const json_t *reply)
+{
+	(void)x;
+	(void)arg;
+	(void)reply;
+}
+
+static void drop(struct choice *k)
+{
+	if (k->session == NULL)
+		return;
+	exchange_ask(k->c->x, json_pack("{s:s,s:o}", "op", "drop", "session", k->session), dropped, NULL);
+	k->session = NULL;
+}
+
+static json_t *usage_of(const struct completion *c)
+{
+	uint64_t given = 0, cached = 0, made = 0;
+	for (unsigned i = 0; i < c->n; i++) {
+		const struct choice *k = &c->choices[i];
+		made += k->generated;
+		if (i % c->o.n == 0) { /* the prompt of several answers counts once */
+			given += k->given;
+			cached += k->cached;
+		}
+	}
+	return openai_usage(given, cached, made);
+}
+
+/* All answers are there. */
+static void finish(struct completion *c)
+{
+	struct openai_head head = head_of(c);
+	if (c->o.stream) {
+		static const char last[] = "data: [DONE]\n\n";
+		if (c->o.include_usage)
+			send_event(c, openai_answer(&c->o, &head, NULL, usage_of(c)));
+		exchange_send(c->x, last, sizeof last - 1);
+		exchange_finish(c->x);
+		return;
+	}
+	json_t *choices = json_array();
+	for (unsigned i = 0; i < c->n; i++) {
+		const struct choice *k = &c->choices[i];
+		json_array_append_new(choices, openai_choice(&c->o, i, k->text.data, k->text.length, k->finish));
+	}
+	exchange_reply_json(c->x, 200, openai_answer(&c->o, &head, choices, usage_of(c)));
+}
+
+/* The first error is the response, or the last event of a stream that has begun; the other answers are given up. */
+static void fail(struct completion *c, const json_t *reply)
+{
+	for (unsigned i = 0; i < c->n; i++)
+		drop(&c->choices[i]);
+	if (c->x->status == 0) {
+		exchange_fail_reply(c->x, reply);
+	} else if (!c->x->finished) {
+		unsigned status;
+		send_event(c, exchange_error_json(reply, &status));
+		exchange_finish(c->x);
+	}
+}
+
+static bool failed(struct choice *k, const json_t *reply)
+{
+	struct completion *c = k->c;
+	if (c->x->gone || c->x->finished || (c->x->status != 0 && !c->x->stream)) { /* nobody wants it any more */
+		drop(k);
+		return true;
+	}
+	if (reply != NULL && json_object_get(reply, "error") == NULL)
+		return false;
+	fail(c, reply);
+	return true;
+}
+
+/* Tells the client what is new of an answer. */
+static void tell(struct choice *k, bool first, const char *text, size_t length)
+{
+	struct completion *c = k->c;
+	struct openai_head head = head_of(c);
+	if (!c->o.stream)
+		buf_add(&k->text, text ? text : "", length);
+	else if (first || length > 0)
+		send_event(c, openai_chunk(&c->o, &head, k->index, first, text, length, NULL));
+	if (c->o.stream && k->finish != NULL)
+		send_event(c, openai_chunk(&c->o, &head, k->index, false, NULL, 0, k->finish));
+}
+
+static void generated(struct exchange *x, void *arg, const json_t *reply)
+{
+	struct choice *k = arg;
+	struct completion *c = k->c;
+	if (reply != NULL && json_object_get(reply, "session") != NULL)
+		k->session = json_incref(json_object_get(reply, "session"));
+	if (failed(k, reply))
+		return;
+	k->cursor = json_integer_value(json_object_get(reply, "cursor"));
+	k->given = (uint64_t)json_integer_value(json_object_get(reply, "n_given"));
+	k->cached = (uint64_t)json_integer_value(json_object_get(reply, "n_cached"));
+	const json_t *echo = c->o.echo ? json_array_get(c->o.prompts, k->index / c->o.n) : NULL;
+	if (c->o.stream)
+		exchange_begin(x, "text/event-stream");
+	if (c->o.chat || json_is_string(echo))
+		tell(k, c->o.chat, json_is_string(echo) ? json_string_value(echo) : "", json_string_length(echo));
+	ask_next(k);
+}
+
+static void advanced(struct exchange *x, void *arg, const json_t *reply)
+{
+	struct choice *k = arg;
+	if (failed(k, reply))
+		return;
+	const json_t *text = json_object_get(reply, "text"), *ids = json_object_get(reply, "ids");
+	const char *finished = json_string_value(json_object_get(reply, "finish"));
+	if (finished != NULL && strcmp(finished, "error") == 0) {
+		json_t *e = json_pack("{s:{s:s,s:s,s:s}}", "error", "code", "engine_failed", "message", "this answer could not be computed",
+				      "hint", "");
+		fail(k->c, e);
+		json_decref(e);
+		return;
+	}
+	k->cursor = json_integer_value(json_object_get(reply, "cursor"));
+	k->generated += json_array_size(ids);
+	k->finish = finished ? openai_finish(finished) : NULL;
+	tell(k, false, json_string_value(text), json_string_length(text));
+	if (k->finish != NULL) {
+		drop(k);
+		if (++k->c->over == k->c->n)
+			finish(k->c);
+		return;
+	}
+	if (x->stream && json_array_size(ids) == 0)
+		exchange_send(x, ": still there\n\n", 15);
+	k->waiting = exchange_unsent(x) > UNSENT_MOST;
+	if (!k->waiting)
+		ask_next(k);
+}
+
+static void drained(struct exchange *x)
+{
+	struct completion *c = x->task;
+	for (unsigned i = 0; i < c->n; i++) {
+		struct choice *k = &c->choices[i];
+		if (k->waiting && k->session != NULL)
+			ask_next(k);
+		k->waiting = false;
+	}
+}
+
+/* What is not over ends here: the runs with their sessions. */
+static void left(struct exchange *x)
+{
+	struct completion *c = x->task;
+	for (unsigned i = 0; i < c->n; i++)
+		drop(&c->choices[i]);
+}
+
+static void end(struct exchange *x)
+{
+	struct completion *c = x->task;
+	for (unsigned i = 0; i < c->n; i++)
+		buf_done(&c->choices[i].text);
+	openai_done(&c->o);
+	free(c);
+}
+
+static void start(struct exchange *x, const struct openai *o)
+{
+	unsigned n = o->n * (unsigned)json_array_size(o->prompts);
+	struct completion *c = xcalloc(1, sizeof *c + n * sizeof c->choices[0]);
+	uint64_t random;
+	CHECK(getrandom(&random, sizeof random, 0) == sizeof random);
+	c->x = x;
+	c->o = *o;
+	c->n = n;
+	c->created = time(NULL);
+	snprintf(c->id, sizeof c->id, "%s-%016llx", o->chat ? "chatcmpl" : "cmpl", (unsigned long long)random);
+	x->task = c;
+	x->end = end;
+	x->drained = drained;
+	x->left = left;
+	for (unsigned i = 0; i < n; i++) {
+		char request[48];
+		struct choice *k = &c->choices[i];
+		*k = (struct choice){.c = c, .index = i};
+		snprintf(request, sizeof request, "%s-%u", c->id, i);
+		exchange_ask(x, openai_generate(&c->o, i, request), generated, k);
+	}
+}
+
+static void complete(struct exchange *x, bool chat)
+{
+	json_t *body = routes_body(x);
+	struct openai o;
+	struct err e;
+	if (body == NULL)
+		return;
+	int r = openai_read(body, chat, x->http->context, &o, &e);
+	json_decref(body);
+	if (r == 0) {
+		start(x, &o);
+		return;
+	}
+	exchange_fail(x, 400, r == -ENOTSUP ? "unsupported" : "bad_request", "%s", e.what);
+	openai_done(&o);
+}
+
+void completions_text(struct exchange *x, const char *rest)
+{
+	(void)rest;
+	complete(x, false);
+}
+
+void completions_chat(struct exchange *x, const char *rest)
+{
+	(void)rest;
+	complete(x, true);
+}

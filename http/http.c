@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sockets, libmicrohttpd and the loop. Each address has a libmicrohttpd daemon of its own without threads; its epoll descriptor
+ * stands in the loop, and its timeout in a timer. It gets a turn when one of them says so and after answers were handed out.
+ */
+#include "http/http.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "http/exchange.h"
+#include "http/identity.h"
+#include "http/listen.h"
+#include "http/routes.h"
+
+enum {
+	CONNECTIONS = 2048,      /* open at once, at one address */
+	IDLE_S = 60,             /* a client that says nothing, or takes nothing, for so long */
+	HEADER_BYTES = 64 << 10, /* request line and headers of one request */
+};
+
+struct listener {
+	struct http *http;
+	struct MHD_Daemon *daemon;
+	char *address; /* NULL: handed over */
+	uv_poll_t poll;
+	uv_timer_t timer;
+};
+
+int http_check(const char *list, struct err *e)
+{
+	for (struct listen_at a; (a = listen_next(&list)).length > 0;) {
+		int r = listen_check(a, e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static void turn(struct listener *l);
+
+static void on_time(uv_timer_t *timer)
+{
+	turn(timer->data);
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events)
+{
+	(void)status;
+	(void)events;
+	turn(poll->data);
+}
+
+static void turn(struct listener *l)
+{
+	MHD_UNSIGNED_LONG_LONG ms;
+	if (l->daemon == NULL)
+		return;
+	MHD_run(l->daemon);
+	if (MHD_get_timeout(l->daemon, &ms) == MHD_YES)
+		uv_timer_start(&l->timer, on_time, ms, 0);
+	else
+		uv_timer_stop(&l->timer);
+}
+
+static void on_wake(uv_async_t *async)
+{
+	struct http *h = async->data;
+	for (struct ask *a; (a = TAILQ_FIRST(&h->answered)) != NULL;) {
+		TAILQ_REMOVE(&h->answered, a, answered);
+		exchange_answered(a);
+	}
+	for (unsigned i = 0; i < h->n_listeners; i++)
+		turn(&h->listeners[i]);
+}
+
+/* Finds out who asks. False: a response says why not. */
+static bool identify(struct exchange *x)
+{
+	struct http *h = x->http;
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+	const char *key = MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, "Authorization");
+	const char *host = MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, "Host");
+	const char *origin = MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, "Origin");
+	bool tcp;
+	uid_t uid = identity_of_peer(info->connect_fd, &tcp);
+	if (tcp && !identity_is_local(host, origin)) {
+		exchange_fail(x, 403, "forbidden", "falcond answers to this machine's own names and its own page alone");
+		return false;
+	}
+	if (tcp && h->keys->n > 0) {
+		x->owner = identity_of_key(h->keys, key, &x->admin);
+		if (x->owner != 0)
+			return true;
+		exchange_fail(x, 401, "invalid_api_key", "this address needs an API key: Authorization: Bearer KEY");
+		return false;
+	}
+	x->owner = uid;
+	x->admin = h->options.admin(h->options.arg, uid);
+	if (uid != (uid_t)-1 && uid != 65534) /* the overflow uid stands for many */
+		return true;
+	exchange_fail(x, 403, "forbidden", "the kernel does not say who you are");
+	return false;
+}
+
+/* The head of a request has come: refuses it here, before its body, or finds its route. */
+static enum MHD_Result begin(struct http *h, struct MHD_Connection *connection, const char *method, const char *path, void **ret)
+{
+	const char *rest, *allowed, *length = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Content-Length");
+	const struct route *route = routes_find(method, path, &rest, &allowed);
+	struct exchange *x = xcalloc(1, sizeof *x);
+	x->http = h;
+	x->connection = connection;
+	TAILQ_INSERT_TAIL(&h->all, x, link);
+	*ret = x;
+	if (route == NULL && allowed != NULL)
+		exchange_fail(x, 405, "method_not_allowed", "%s takes %s", path, allowed);
+	else if (route == NULL)
+		exchange_fail(x, 404, "not_found", "there is nothing at %s", path);
+	else if (length != NULL && strtoull(length, NULL, 10) > h->options.max_bytes)
+		exchange_fail(x, 413, "too_large", "the body has %s bytes, the limit is %llu", length, (unsigned long long)h->options.max_bytes);
+	else if (!route->open && identify(x) && h->model == NULL)
+		exchange_fail(x, 503, "loading", "the model is being loaded; ask again");
+	return x->status ? exchange_respond(x) : MHD_YES;
+}
+
+static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, const char *path, const char *method,
+				  const char *version, const char *body, size_t *n, void **con_cls)
+{
+	struct http *h = ((struct listener *)arg)->http;
+	struct exchange *x = *con_cls;
+	(void)version;
+	if (x == NULL)
+		return begin(h, connection, method, path, con_cls);
+	if (x->gone)
+		return MHD_NO;
+	if (*n > 0) {
+		if (x->body.length + *n > h->options.max_bytes)
+			return MHD_NO; /* chunks without a length: the connection ends */
+		buf_add(&x->body, body, *n);
+		*n = 0;
+		return MHD_YES;
+	}
+	if (!x->taken && x->status == 0) {
+		const char *rest, *allowed;
+		x->taken = true;
+		routes_find(method, path, &rest, &allowed)->handle(x, rest);
+	}
+	if (x->status != 0)
+		return exchange_respond(x);
+	exchange_wait(x);
+	return MHD_YES;
+}
+
+static void on_completed(void *arg, struct MHD_Connection *connection, void **con_cls, enum MHD_RequestTerminationCode why)
+{
+	struct exchange *x = *con_cls;
+	(void)arg;
+	(void)connection;
+	(void)why;
+	*con_cls = NULL;
+	if (x != NULL)
+		exchange_leave(x);
+}
+
+static void no_log(void *arg, const char *format, va_list args)
+{
+	(void)arg;
+	(void)format;
+	(void)args; /* about clients that broke off, for the most part */
+}
+
+/* Serves a listening socket, which is taken. */
+static int serve(struct http *h, int fd, struct listen_at a, struct err *e)
+{
+	struct listener *l = &h->listeners[h->n_listeners];
+	l->http = h;
+	l->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, l,
+				     MHD_OPTION_EXTERNAL_LOGGER, no_log, NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED,
+				     on_completed, NULL, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
+				     (unsigned)IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_BYTES, MHD_OPTION_END);
+	if (l->daemon == NULL) {
+		close(fd);
+		return err_set(e, -EIO, "http: libmicrohttpd cannot serve %.*s", (int)a.length, a.text);
+	}
+	h->n_listeners++;
+	l->address = a.length ? xstrndup(a.text, a.length) : NULL;
+	uv_poll_init(h->options.loop, &l->poll, MHD_get_daemon_info(l->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd);
+	uv_timer_init(h->options.loop, &l->timer);
+	l->poll.data = l->timer.data = l;
+	uv_poll_start(&l->poll, UV_READABLE, on_poll);
+	return 0;
+}
+
+static int open_all(struct http *h, struct err *e)
+{
+	const char *list = h->options.listen ? h->options.listen : "";
+	unsigned n = 1;
+	for (const char *at = list; listen_next(&at).length > 0;)
+		n++;
+	h->listeners = xcalloc(n, sizeof *h->listeners);
+	int r = h->options.handed >= 0 ? serve(h, h->options.handed, (struct listen_at){.text = "a socket handed over"}, e) : 0;
+	for (struct listen_at a; r == 0 && (a = listen_next(&list)).length > 0;) {
+		int fd = listen_open(a, h->options.mode, h->options.group, e);
+		r = fd < 0 ? fd : serve(h, fd, a, e);
+	}
+	return r;
+}
+
+int http_open(const struct http_options *o, struct http **ret, struct err *e)
+{
+	struct http *h = xcalloc(1, sizeof *h);
+	h->options = *o;
+	h->keys = xcalloc(1, sizeof *h->keys);
+	TAILQ_INIT(&h->answered);
+	TAILQ_INIT(&h->all);
+	uv_async_init(o->loop, &h->wake, on_wake);
+	h->wake.data = h;
+	*ret = h; /* a failure in the middle is ended like everything else */
+	int r = identity_load(h->keys, o->keys, e);
+	return r < 0 ? r : open_all(h, e);
+}
+
+void http_ready(struct http *h, const char *model, uint32_t context)
+{
+	h->model = xstrdup(model);
+	h->context = context;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+	struct http *h = handle->data;
+	h->closing--;
+}
+
+static void close_handle(struct http *h, uv_handle_t *handle)
+{
+	handle->data = h;
+	h->closing++;
+	uv_close(handle, on_closed);
+}
+
+void http_stop(struct http *h)
+{
+	struct exchange *x;
+	if (h == NULL || h->stopping)
+		return;
+	h->stopping = true;
+	TAILQ_FOREACH (x, &h->all, link) {
+		x->gone = true;
+		if (x->suspended)
+			MHD_resume_connection(x->connection); /* libmicrohttpd does not stop with suspended ones */
+		x->suspended = false;
+	}
+	for (unsigned i = 0; i < h->n_listeners; i++) {
+		struct listener *l = &h->listeners[i];
+		uv_poll_stop(&l->poll);
+		MHD_stop_daemon(l->daemon);
+		l->daemon = NULL;
+		if (l->address != NULL)
+			listen_remove((struct listen_at){l->address, strlen(l->address)});
+		close_handle(h, (uv_handle_t *)&l->poll);
+		close_handle(h, (uv_handle_t *)&l->timer);
+	}
+}
+
+bool http_stopped(const struct http *h)
+{
+	return h == NULL || (h->stopping && TAILQ_EMPTY(&h->all) && h->closing == 0);
+}
+
+void http_free(struct http *h)
+{
+	if (h == NULL)
+		return;
+	CHECK(TAILQ_EMPTY(&h->all));
+	for (unsigned i = 0; i < h->n_listeners; i++)
+		free(h->listeners[i].address);
+	identity_done(h->keys);
+	free(h->keys);
+	free(h->listeners);
+	free(h->model);
+	free(h);
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * HTTP for those who speak it already: OpenAI's API. It is one more client of the protocol (ipc/protocol.h),
+ * inside falcond: every route asks for operations and shapes what they answer, so that HTTP can do nothing that the socket
+ * cannot, and whoever asks has the rights of his uid or key and no others. Knows nothing of sessions, segments or the engine.
+ *
+ * libmicrohttpd does the HTTP, driven by the caller's loop; no thread is started.
+ */
+#ifndef FALCON_HTTP_HTTP_H
+#define FALCON_HTTP_HTTP_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <uv.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+
+struct http;
+
+/* Takes a reply and its reference, later or at once; NULL: falcond stops. */
+typedef void http_answer(void *arg, json_t *reply);
+
+struct http_options {
+	uv_loop_t *loop;
+	const char *listen;    /* addresses with blanks between: unix:PATH, 127.0.0.1:PORT, [::1]:PORT */
+	const char *keys;      /* file of API keys for TCP, or NULL */
+	uint32_t mode;         /* of unix sockets */
+	gid_t group;           /* of unix sockets, (gid_t)-1: as it is */
+	int handed;            /* a listening socket that somebody handed over, served besides; -1: none. Taken. */
+	uint64_t max_bytes;    /* of a body */
+	bool (*admin)(void *arg, uid_t uid);
+	void (*ask)(void *arg, uint64_t owner, bool admin, json_t *request, http_answer *answer, void *answer_arg);
+	void *arg;
+};
+
+/* Checks addresses without opening them, for `falcond --check`. 0 or -EINVAL. */
+int http_check(const char *listen, struct err *e);
+
+/* Opens the sockets. Until http_ready() all that needs a model answers 503. 0 or -errno. */
+int http_open(const struct http_options *o, struct http **ret, struct err *e);
+
+/* From here on requests are served. model and context as `hello` says. */
+void http_ready(struct http *h, const char *model, uint32_t context);
+
+/*
+ * Closes the sockets and lets go of every client, in mid-answer too. What was asked is still answered to it: run the loop until
+ * http_stopped(), then free it by http_free().
+ */
+void http_stop(struct http *h);
+bool http_stopped(const struct http *h);
+void http_free(struct http *h); /* NULL too */
+
+#endif

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HTTP as OpenAI's own client and plain sockets see it. $FALCOND_HTTP is host:port and $FALCOND_HTTP_SOCKET the path of a Unix
+socket of the same falcond with the bundled model; $FALCOND_SOCKET is its nng socket."""
+import http.client
+import json
+import os
+import socket
+import threading
+import time
+import unittest
+
+import httpx2 as httpx
+import openai
+
+from falcon_client import Client
+
+ADDRESS = os.environ["FALCOND_HTTP"]
+PATH = os.environ["FALCOND_HTTP_SOCKET"]
+PROMPT = "Once upon a time"
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self):
+        super().__init__("localhost", timeout=60)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(60)
+        self.sock.connect(PATH)
+
+
+def ask(method, path, body=None, headers={}, unix=True):
+    c = UnixConnection() if unix else http.client.HTTPConnection(ADDRESS, timeout=60)
+    try:
+        c.request(method, path, body if body is None or isinstance(body, (bytes, str)) else json.dumps(body), headers)
+        r = c.getresponse()
+        return r.status, r.read()
+    finally:
+        c.close()
+
+
+def eventually(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def sessions():
+    with Client(os.environ["FALCOND_SOCKET"]) as c:
+        return c.call("sessions")["sessions"]
+
+
+class OpenAI(unittest.TestCase):
+    def setUp(self):
+        self.client = openai.OpenAI(base_url=f"http://{ADDRESS}/v1", api_key="none", max_retries=0, timeout=60)
+        self.addCleanup(self.client.close)
+
+    def test_the_model_is_listed_and_can_be_asked_for(self):
+        (model,) = self.client.models.list().data
+        self.assertEqual(self.client.models.retrieve(model.id).id, model.id)
+        with self.assertRaises(openai.NotFoundError):
+            self.client.models.retrieve("another")
+
+    def test_a_completion_is_what_the_protocol_gives(self):
+        with Client(os.environ["FALCOND_SOCKET"]) as c:
+            run = c.generate(PROMPT, seed=5, n=12, temp=1, top_k=0, top_p=1, min_p=0, ignore_eos=True)
+            ids, text, _, _ = c.read(run["session"], run["cursor"])
+            c.call("drop", session=run["session"])
+        got = self.client.completions.create(model="any", prompt=PROMPT, max_tokens=12, seed=5, extra_body={"ignore_eos": True})
+        self.assertEqual(got.choices[0].text, text)
+        self.assertEqual(got.choices[0].finish_reason, "length")
+        self.assertEqual((got.usage.prompt_tokens, got.usage.completion_tokens), (run["n_given"], len(ids)))
+
+    def test_a_stream_is_the_whole_answer_in_pieces(self):
+        asked = dict(model="any", messages=[{"role": "user", "content": PROMPT}], max_tokens=30, seed=7,
+                     extra_body={"ignore_eos": True})
+        whole = self.client.chat.completions.create(**asked)
+        pieces, usage, finish = "", None, None
+        for chunk in self.client.chat.completions.create(stream=True, stream_options={"include_usage": True}, **asked):
+            usage = chunk.usage or usage
+            for choice in chunk.choices:
+                pieces += choice.delta.content or ""
+                finish = choice.finish_reason or finish
+        self.assertEqual(pieces, whole.choices[0].message.content)
+        self.assertEqual((finish, usage.completion_tokens), ("length", 30))
+
+    def test_several_answers_have_seeds_of_their_own(self):
+        got = self.client.completions.create(model="any", prompt=[PROMPT, "The king"], n=2, seed=3, max_tokens=10)
+        self.assertEqual([c.index for c in got.choices], [0, 1, 2, 3])
+        second = self.client.completions.create(model="any", prompt=PROMPT, seed=4, max_tokens=10)
+        self.assertEqual(got.choices[1].text, second.choices[0].text)
+
+    def test_stop_strings_end_an_answer(self):
+        whole = self.client.completions.create(model="any", prompt=PROMPT, max_tokens=40, temperature=0).choices[0].text
+        stop = whole.split()[3]
+        got = self.client.completions.create(model="any", prompt=PROMPT, max_tokens=40, temperature=0, stop=[stop]).choices[0]
+        self.assertEqual((got.text, got.finish_reason), (whole[: whole.index(stop)], "stop"))
+
+    def test_errors_have_the_shape_that_the_package_knows(self):
+        with self.assertRaises(openai.BadRequestError) as caught:
+            self.client.completions.create(model="any", prompt=PROMPT, temperature=-1)
+        self.assertIn("temp", caught.exception.message)
+        with self.assertRaises(openai.BadRequestError) as caught:
+            self.client.completions.create(model="any", prompt="word " * 5000)
+        self.assertEqual(caught.exception.code, "context_length_exceeded")
+        with self.assertRaises(openai.BadRequestError):
+            self.client.chat.completions.create(model="any", messages=[{"role": "user", "content": "x"}],
+                                                tools=[{"type": "function", "function": {"name": "f"}}])
+
+    def test_fifty_at_once_over_both_addresses(self):
+        def make(unix):
+            transport = httpx.HTTPTransport(uds=PATH) if unix else None
+            return openai.OpenAI(base_url=f"http://{ADDRESS}/v1", api_key="none", max_retries=0, timeout=120,
+                                 http_client=httpx.Client(transport=transport))
+        wanted = {s: self.client.completions.create(model="any", prompt=PROMPT, seed=s, max_tokens=8).choices[0].text for s in range(4)}
+        failures, ready = [], threading.Barrier(50)
+
+        def one(i):
+            try:
+                with make(i % 2 == 0) as client:
+                    ready.wait()
+                    if i % 3 == 0:
+                        stream = client.completions.create(model="any", prompt=PROMPT, seed=i % 4, max_tokens=8, stream=True)
+                        text = "".join(c.choices[0].text for c in stream if c.choices)
+                    else:
+                        text = client.completions.create(model="any", prompt=PROMPT, seed=i % 4, max_tokens=8).choices[0].text
+                if text != wanted[i % 4]:
+                    failures.append((i, text))
+            except Exception as e:  # told by the main thread
+                failures.append((i, repr(e)))
+
+        threads = [threading.Thread(target=one, args=(i,)) for i in range(50)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        self.assertEqual(failures, [])
+        self.assertTrue(eventually(lambda: sessions() == []))
+
+
+class Plain(unittest.TestCase):
+    def test_health_needs_no_rights(self):
+        self.assertEqual(ask("GET", "/health"), (200, b'{"status":"ok"}\n'))
+
+    def test_what_is_not_there_is_said(self):
+        self.assertEqual(ask("GET", "/nothing")[0], 404)
+        self.assertEqual(ask("GET", "/v1/completions")[0], 405)
+        self.assertEqual(ask("POST", "/v1/completions", b'{"prompt":')[0], 400)
+        self.assertEqual(ask("POST", "/v1/completions", b"[]")[0], 400)
+        self.assertEqual(ask("POST", "/v1/completions", {"max_tokens": 1})[0], 400)
+        self.assertEqual(ask("POST", "/falcon/nothing", {})[0], 400)
+
+    def test_text_to_tokens_and_back(self):
+        status, body = ask("POST", "/tokenize", {"content": PROMPT})
+        tokens = json.loads(body)["tokens"]
+        self.assertEqual(status, 200)
+        self.assertEqual(json.loads(ask("POST", "/detokenize", {"tokens": tokens})[1])["content"], PROMPT)
+
+    def test_a_page_of_another_origin_is_refused(self):
+        self.assertEqual(ask("GET", "/v1/models", headers={"Origin": "http://example.com"}, unix=False)[0], 403)
+        self.assertEqual(ask("GET", "/v1/models", headers={"Origin": f"http://{ADDRESS}"}, unix=False)[0], 200)
+        self.assertEqual(ask("GET", "/v1/models", headers={"Host": "example.com"}, unix=False)[0], 403)
+
+    def test_a_body_that_is_too_large_is_refused_before_it_is_read(self):
+        with socket.create_connection(ADDRESS.split(":"), timeout=30) as s:
+            s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n{")
+            self.assertIn(b"413", s.recv(4096).split(b"\r\n")[0])
+
+    def test_a_client_that_hangs_up_ends_its_run(self):
+        for stream in (True, False):
+            for unix in (True, False):
+                c = UnixConnection() if unix else http.client.HTTPConnection(ADDRESS, timeout=60)
+                c.request("POST", "/v1/completions",
+                          json.dumps({"prompt": PROMPT, "max_tokens": 2000, "stream": stream, "ignore_eos": True}))
+                self.assertTrue(eventually(lambda: any(s["state"] == "running" for s in sessions())))
+                c.sock.close() if not stream else (c.getresponse().read(20), c.close())
+                self.assertTrue(eventually(lambda: sessions() == []), (stream, unix))
+
+    def test_slow_and_half_open_clients_hold_nobody_up(self):
+        idle = [socket.create_connection(ADDRESS.split(":"), timeout=30) for _ in range(40)]
+        for i, s in enumerate(idle):
+            s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"[: 10 + 2 * i])
+        self.assertEqual(ask("POST", "/v1/completions", {"prompt": PROMPT, "max_tokens": 2})[0], 200)
+        for s in idle:
+            s.close()
+
+    def test_the_answers_to_pipelined_requests_come_in_order(self):
+        with socket.create_connection(ADDRESS.split(":"), timeout=60) as s:
+            for n in (3, 1, 2):
+                body = json.dumps({"prompt": PROMPT, "max_tokens": n}).encode()
+                s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            got = b""
+            while got.count(b"completion_tokens") < 3:
+                got += s.recv(65536)
+            self.assertEqual([int(p.split(b",")[0]) for p in got.split(b'"completion_tokens":')[1:]], [3, 1, 2])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
