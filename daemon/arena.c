@@ -18,6 +18,7 @@ void arena_init(struct arena *a, int fd, const struct pages_header *h)
 			    .n_free = h->n_pages};
 	a->free = xcalloc(h->n_pages, sizeof *a->free);
 	a->refs = xcalloc(h->n_pages, sizeof *a->refs);
+	a->pins = xcalloc(h->n_pages, sizeof *a->pins);
 	for (uint32_t i = 0; i < h->n_pages; i++)
 		a->free[i] = h->n_pages - 1 - i; /* low pages are taken first */
 }
@@ -26,6 +27,7 @@ void arena_done(struct arena *a)
 {
 	free(a->free);
 	free(a->refs);
+	free(a->pins);
 	*a = (struct arena){.fd = -1};
 }
 
@@ -51,14 +53,38 @@ static off_t offset_of(const struct arena *a, uint32_t page)
 	return (off_t)(a->payload_offset + a->stride * page);
 }
 
+/* Nobody holds the page and nobody pins it. */
+static void give_back(struct arena *a, uint32_t page)
+{
+	a->free[a->n_free++] = page;
+	if (fallocate(a->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset_of(a, page), (off_t)a->stride) < 0)
+		log_warning("cannot give back the memory of a page: %s", strerror(errno));
+}
+
 void arena_drop(struct arena *a, uint32_t page)
 {
 	CHECK(page < a->n_pages && a->refs[page] > 0);
 	if (--a->refs[page] > 0)
 		return;
-	a->free[a->n_free++] = page;
-	if (fallocate(a->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset_of(a, page), (off_t)a->stride) < 0)
-		log_warning("cannot give back the memory of a page: %s", strerror(errno));
+	if (a->pins[page] > 0)
+		a->n_held++;
+	else
+		give_back(a, page);
+}
+
+void arena_pin(struct arena *a, uint32_t page)
+{
+	CHECK(page < a->n_pages && a->refs[page] > 0);
+	a->pins[page]++;
+}
+
+void arena_unpin(struct arena *a, uint32_t page)
+{
+	CHECK(page < a->n_pages && a->pins[page] > 0);
+	if (--a->pins[page] > 0 || a->refs[page] > 0)
+		return;
+	a->n_held--;
+	give_back(a, page);
 }
 
 int arena_copy(const struct arena *a, uint32_t from, uint32_t to, struct err *e)

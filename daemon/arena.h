@@ -3,6 +3,9 @@
  * The arena of key/value pages as falcond sees it: who holds how many references to which page is its private memory; the
  * pages themselves it never maps. A page that nobody holds is punched out, so memory is used by what sessions hold alone, and
  * the next holder finds zeros.
+ *
+ * A page that a thread reads or writes for a file (daemon/spill.h) is pinned: when its last holder lets go it is held back until
+ * the thread is done.
  */
 #ifndef FALCON_DAEMON_ARENA_H
 #define FALCON_DAEMON_ARENA_H
@@ -17,8 +20,10 @@ struct arena {
 	int fd; /* the pages segment, the caller's */
 	uint64_t payload_offset, stride;
 	uint32_t n_pages, n_free;
+	uint32_t n_held; /* pages that nobody holds and that are not free, because they are pinned */
 	uint32_t *free; /* [n_free] stack of page numbers */
 	uint32_t *refs; /* [n_pages] page tables that hold the page; 0: free */
+	uint32_t *pins; /* [n_pages] threads that read or write it */
 };
 
 void arena_init(struct arena *a, int fd, const struct pages_header *h);
@@ -32,6 +37,10 @@ void arena_share(struct arena *a, uint32_t page);
 
 /* One table less; the last one's page is free. */
 void arena_drop(struct arena *a, uint32_t page);
+
+/* One more thread reads or writes the page, which somebody holds; and one less. */
+void arena_pin(struct arena *a, uint32_t page);
+void arena_unpin(struct arena *a, uint32_t page);
 
 /* Whether one table alone holds the page: then dropping it would free it. */
 static inline bool arena_exclusive(const struct arena *a, uint32_t page) { return a->refs[page] == 1; }

@@ -159,6 +159,10 @@ static int load(struct app *a, struct err *e)
 	a->server.supervisor = s;
 	server_init(&a->server);
 	a->has_server = true;
+	if ((r = server_restore(&a->server, e)) < 0)
+		return r;
+	if (a->server.sessions.n_sessions > 0)
+		log_info("%u sessions are there again", a->server.sessions.n_sessions);
 	return 0;
 }
 
@@ -214,11 +218,30 @@ static void close_handle(uv_handle_t *handle, void *arg)
 		uv_close(handle, NULL);
 }
 
+/* Sessions into the state folder, once neither the engine nor a client changes them any more. */
+static void spill(struct app *a)
+{
+	struct server *s = &a->server;
+	uint64_t before = s->spill.written;
+	server_scan(s);
+	if (!server_spill(s, true))
+		return;
+	while (!server_spilled(s))
+		uv_run(a->loop, UV_RUN_ONCE);
+	uint32_t unsaved = spill_unsaved(&s->spill);
+	log_info("state: %llu sessions written", (unsigned long long)(s->spill.written - before));
+	if (unsaved == 0)
+		return;
+	log_error("state: %u sessions could not be written as they are: %s", unsaved, s->spill.error);
+	a->status = EXIT_FAILED;
+}
+
 static int serve(struct app *a)
 {
 	struct err e;
 	a->loop = uv_default_loop();
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a file that grows too large is an error, as a full disk is */
 	watch_signal(a, &a->term, SIGTERM);
 	watch_signal(a, &a->interrupt, SIGINT);
 	a->web = (struct web){.loop = a->loop, .config = &a->config, .auth = &a->auth, .server = &a->server};
@@ -229,8 +252,10 @@ static int serve(struct app *a)
 		give_up(a, &e);
 	while (a->has_server && !(a->stopping && server_stopped(&a->server) && web_stopped(&a->web) && supervisor_stopped(&a->supervisor)))
 		uv_run(a->loop, UV_RUN_ONCE);
-	if (a->has_server)
+	if (a->has_server) {
+		spill(a);
 		server_done(&a->server);
+	}
 	uv_walk(a->loop, close_handle, NULL);
 	uv_run(a->loop, UV_RUN_DEFAULT);
 	uv_loop_close(a->loop);

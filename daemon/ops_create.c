@@ -249,14 +249,15 @@ static void append(struct request *q)
 		return;
 	}
 	uint32_t n = ipc_has(&q->in, IPC_F_N) ? q->in.n : s->n_end - s->n_given;
-	uint32_t n_kv = s->releasing ? 0 : s->n_kv;
-	if (!may_append(q, s) || admit(q, s, end, n_kv, (uint64_t)end + n) < 0 || set_params(q, r) < 0)
+	uint32_t n_kv = s->releasing ? 0 : s->n_kv, known = session_known(s);
+	if (!may_append(q, s) || admit(q, s, end, known, (uint64_t)end + n) < 0 || set_params(q, r) < 0)
 		return;
 	set_flags(q, s);
 	write_log(q, s, q->in.at);
 	s->n_given = s->n_tokens = end;
 	s->n_end = end + n;
-	s->n_cached = s->n_kv = n_kv;
+	s->n_kv = n_kv;
+	s->n_cached = known;
 	run_start(t, s);
 	reply_run(q, s, end, s->n_cached, r->params.seed);
 }

@@ -46,6 +46,10 @@ void op_status(struct request *q)
 		json_object_set_new(r, "batch_max", json_integer(atomic_load_explicit(&h->batch_max, memory_order_relaxed)));
 		json_object_set_new(r, "pages", json_pack("{s:I,s:I}", "total", (json_int_t)s->arena.n_pages, "free",
 							  (json_int_t)s->arena.n_free));
+		if (s->spill.enabled)
+			json_object_set_new(r, "state", json_pack("{s:I,s:I,s:I,s:s}", "written", (json_int_t)s->spill.written, "read",
+								  (json_int_t)s->spill.read, "failed",
+								  (json_int_t)s->spill.failed, "error", s->spill.error));
 	}
 	request_reply(q, r);
 }
@@ -67,7 +71,7 @@ void op_sessions(struct request *q)
 			continue;
 		json_array_append_new(list, json_pack("{s:o,s:I,s:s,s:I,s:s,s:I}", "session", ops_name(q, s), "uid",
 						      (json_int_t)s->owner->id, "state", session_state_name(s), "n_tokens",
-						      (json_int_t)s->n_tokens, "where", s->n_pages > 0 ? "memory" : "log", "idle_s",
+						      (json_int_t)s->n_tokens, "where", session_where(s), "idle_s",
 						      (json_int_t)((now - s->used_at) / 1000000000u)));
 	}
 	request_reply(q, json_pack("{s:o}", "sessions", list));

@@ -11,11 +11,11 @@ static uint32_t exclusive(const struct sessions *t, const struct session *s)
 	return n;
 }
 
-/* Pages on their way: of sessions that the engine has been asked to let go of. */
+/* Pages on their way: of sessions that the engine has been asked to let go of, and those that a thread still writes to a file. */
 static uint32_t pending(const struct sessions *t)
 {
 	const struct session *s;
-	uint32_t n = 0;
+	uint32_t n = t->arena->n_held;
 	TAILQ_FOREACH (s, &t->active, active)
 		if (s->releasing)
 			n += exclusive(t, s);
@@ -24,7 +24,7 @@ static uint32_t pending(const struct sessions *t)
 
 static bool gives(const struct session *s, enum session_state state, const struct session *to)
 {
-	return s != to && s->state == state && s->n_pages > 0 && !s->releasing;
+	return s != to && s->state == state && s->n_pages > 0 && !s->releasing && !s->loading;
 }
 
 /* Takes pages of sessions in this state, least recently used first, until `have` reaches `need`. Returns what there is then. */
@@ -35,6 +35,8 @@ static uint32_t take_from(struct sessions *t, enum session_state state, const st
 		if (!gives(s, state, to))
 			continue;
 		have += exclusive(t, s);
+		if (t->save != NULL)
+			t->save(t->arg, s);
 		run_release(t, s);
 	}
 	return have;

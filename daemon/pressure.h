@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * When pages run short. Pages of a session that does not run are a cache of what its token log says, so they go first, the
- * least recently used ones before others; then those of paused runs. A run that cannot go on takes the pages of runs that
+ * least recently used ones before others; then those of paused runs. With a state folder both are written there first. A run that cannot go on takes the pages of runs that
  * began after it, which continue later: so the oldest run always ends, and nobody waits for ever.
  */
 #ifndef FALCON_DAEMON_PRESSURE_H

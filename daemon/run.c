@@ -5,7 +5,7 @@
  *	IDLE      not published: want is NONE; published: the engine has answered DONE
  *	RUNNING   want is RUN, or CANCEL (cancelling)
  *	PAUSED    published: want is PAUSE; not published: its pages were taken meanwhile
- *	WAITING   not published, or releasing: it is published again when there are pages
+ *	WAITING   not published, or releasing: it is published again when there are pages, filled from its file if it has one
  *
  * `releasing` goes beside any of them: want is CLOSE, and the pages stay taken until the engine has answered CLOSED or has been
  * reaped. A session whose pages were taken goes on as a new run of the same text: n_given stays, n_from is all that the log
@@ -127,6 +127,62 @@ static void publish(struct sessions *t, struct session *s)
 	grant(t, s);
 }
 
+/* Whether a file has keys and values that memory has not, or may soon have: it is being written. */
+static bool restorable(const struct sessions *t, const struct session *s)
+{
+	return t->load != NULL && s->n_pages == 0 && (s->disk_kv > 0 || s->job != NULL);
+}
+
+/* Takes pages, of which there are enough, for what the session's file has, and asks for them to be filled. */
+static void load(struct sessions *t, struct session *s)
+{
+	uint32_t *table = board_table(&t->board, s->slot), n = run_pages(s->disk_kv);
+	while (s->n_pages < n && arena_take(t->arena, &table[s->n_pages]))
+		s->n_pages++;
+	CHECK(s->n_pages == n);
+	atomic_store_explicit(&t->board.words[s->slot].n_pages, n, memory_order_release);
+	s->loading = true;
+	t->load(t->arg, s);
+}
+
+/* Publishes what waits for pages, the earliest begun first, while there are enough. */
+static void start_waiting(struct sessions *t)
+{
+	while (t->n_waiting > 0 && !t->draining) {
+		struct session *first = NULL, *s;
+		TAILQ_FOREACH (s, &t->active, active)
+			if (s->state == SESSION_WAITING && !s->releasing && !s->loading && !(restorable(t, s) && s->job != NULL) &&
+			    (first == NULL || s->started < first->started))
+				first = s;
+		uint32_t wanted = first == NULL ? 0 : pages_wanted(t, first);
+		if (first == NULL || !pressure_make_room(t, first, wanted > first->n_pages ? wanted - first->n_pages : 0))
+			return;
+		if (restorable(t, first))
+			load(t, first);
+		else
+			publish(t, first);
+		account(first);
+	}
+}
+
+void run_loaded(struct sessions *t, struct session *s, uint32_t n_kv)
+{
+	CHECK(s->loading && s->n_pages >= run_pages(n_kv));
+	s->loading = false;
+	s->n_kv = n_kv;
+	if (s->state == SESSION_WAITING && !t->draining)
+		publish(t, s);
+	account(s);
+}
+
+void run_hold(struct sessions *t, struct session *s)
+{
+	CHECK(s->state == SESSION_IDLE && !s->published);
+	s->started = ++t->next_started;
+	set_state(t, s, SESSION_PAUSED);
+	account(s);
+}
+
 void run_start(struct sessions *t, struct session *s)
 {
 	CHECK_OBJ(s, SESSION_MAGIC);
@@ -135,26 +191,13 @@ void run_start(struct sessions *t, struct session *s)
 	s->finish = 0;
 	s->owner->cached += s->n_cached;
 	t->cached += s->n_cached;
-	if (s->releasing)
+	if (s->releasing || s->loading || restorable(t, s)) {
 		set_state(t, s, SESSION_WAITING);
-	else
+		start_waiting(t);
+	} else {
 		publish(t, s);
-	account(s);
-}
-
-/* Publishes what waits for pages, the earliest begun first, while there are enough. */
-static void start_waiting(struct sessions *t)
-{
-	while (t->n_waiting > 0) {
-		struct session *first = NULL, *s;
-		TAILQ_FOREACH (s, &t->active, active)
-			if (s->state == SESSION_WAITING && !s->releasing && (first == NULL || s->started < first->started))
-				first = s;
-		if (first == NULL || !pressure_make_room(t, first, pages_wanted(t, first)))
-			return;
-		publish(t, first);
-		account(first);
 	}
+	account(s);
 }
 
 /* Pages have become free, or could be taken: those that run and lack some come first, then those that wait. */
@@ -246,9 +289,15 @@ void run_pause(struct sessions *t, struct session *s)
 	want(t, s, BOARD_PAUSE);
 }
 
+bool run_paused(const struct sessions *t, const struct session *s)
+{
+	uint32_t is = atomic_load_explicit(&t->board.words[s->slot].is, memory_order_acquire);
+	return board_run(is) == s->run && (board_low(is) == BOARD_PAUSED || board_low(is) == BOARD_DONE);
+}
+
 void run_resume(struct sessions *t, struct session *s)
 {
-	if (s->state != SESSION_PAUSED)
+	if (s->state != SESSION_PAUSED || t->draining)
 		return;
 	if (!s->published || s->releasing) {
 		set_state(t, s, SESSION_WAITING);
@@ -346,6 +395,12 @@ static void look(struct sessions *t, struct session *s)
 	}
 	if (moved && !s->dropped)
 		t->changed(t->arg, s);
+}
+
+void run_settle(struct sessions *t)
+{
+	t->unsettled = true;
+	settle(t);
 }
 
 void run_credit(struct sessions *t, struct session *s, uint32_t cursor)

@@ -23,6 +23,18 @@ void run_resume(struct sessions *t, struct session *s);
 /* Drops the session: its name is free at once, its slot and pages when the engine has let go of them. s may be freed here. */
 void run_drop(struct sessions *t, struct session *s);
 
+/* Whether the engine has answered that it lets the paused run be. */
+bool run_paused(const struct sessions *t, const struct session *s);
+
+/* A restored session's run was not over: it waits for somebody who reads it, as a paused one does. */
+void run_hold(struct sessions *t, struct session *s);
+
+/* The session's pages have been filled from its file, up to n_kv. */
+void run_loaded(struct sessions *t, struct session *s, uint32_t n_kv);
+
+/* Pages have become free by other ways than the board: looks who needs some. */
+void run_settle(struct sessions *t);
+
 /* Looks at the board: progress and ends of runs, entries of the rows ring; grants pages. Calls t->changed. */
 void run_scan(struct sessions *t);
 

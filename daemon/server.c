@@ -76,7 +76,20 @@ static void changed(void *arg, struct session *session)
 
 static void gone(void *arg, struct session *session)
 {
-	ops_session_gone(arg, session);
+	struct server *s = arg;
+	ops_session_gone(s, session);
+	if (s->spill.enabled)
+		spill_forget(&s->spill, session);
+}
+
+static void save(void *arg, struct session *session)
+{
+	spill_save(&((struct server *)arg)->spill, session);
+}
+
+static void load(void *arg, struct session *session)
+{
+	spill_load(&((struct server *)arg)->spill, session);
 }
 
 static bool seconds_since(uint64_t then, uint64_t seconds)
@@ -84,7 +97,7 @@ static bool seconds_since(uint64_t then, uint64_t seconds)
 	return clock_ns() - then >= seconds * 1000000000u;
 }
 
-/* Pauses runs that nobody has asked about for long, and drops score runs that were read. */
+/* Pauses runs that nobody has asked about for long, drops score runs that were read, and writes sessions that are idle. */
 static void on_tick(uv_timer_t *timer)
 {
 	struct server *s = timer->data;
@@ -98,6 +111,8 @@ static void on_tick(uv_timer_t *timer)
 		else if (at->state == SESSION_IDLE && (at->flags & BOARD_SCORE) && seconds_since(at->used_at, SCORED_S))
 			run_drop(&s->sessions, at);
 	}
+	if (s->spill.enabled)
+		spill_tick(&s->spill, s->config->spill_after);
 }
 
 void server_init(struct server *s)
@@ -117,6 +132,26 @@ void server_init(struct server *s)
 	uv_timer_init(s->loop, &s->tick);
 	s->arrived.data = s->tick.data = s;
 	uv_timer_start(&s->tick, on_tick, TICK_MS, TICK_MS);
+}
+
+int server_restore(struct server *s, struct err *e)
+{
+	if (s->config->state == NULL)
+		return 0;
+	s->spill = (struct spill){.loop = s->loop, .sessions = &s->sessions, .owners = &s->owners};
+	int r = spill_open(&s->spill, s->store, s->config->state, e);
+	if (r < 0 || (r = spill_scan(&s->spill, e)) < 0)
+		return r;
+	s->sessions.save = save;
+	s->sessions.load = load;
+	return 0;
+}
+
+bool server_spill(struct server *s, bool with_pages)
+{
+	if (s->spill.enabled)
+		spill_all(&s->spill, with_pages, true);
+	return s->spill.enabled;
 }
 
 int server_open(struct server *s, struct err *e)
@@ -163,6 +198,7 @@ void server_done(struct server *s)
 {
 	CHECK(TAILQ_EMPTY(&s->open));
 	endpoint_close(s->endpoint);
+	spill_close(&s->spill);
 	sessions_done(&s->sessions);
 	arena_done(&s->arena);
 	owners_done(&s->owners);

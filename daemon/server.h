@@ -13,6 +13,7 @@
 #include "daemon/config.h"
 #include "daemon/request.h"
 #include "daemon/run.h"
+#include "daemon/spill.h"
 #include "daemon/store.h"
 #include "daemon/supervisor.h"
 
@@ -27,6 +28,7 @@ struct server {
 	struct arena arena;
 	struct owners owners;
 	struct sessions sessions;
+	struct spill spill;
 	struct request_opens open;  /* all requests in the loop */
 	uint32_t working;           /* of them in threads */
 	bool stopping;
@@ -42,6 +44,16 @@ struct server {
 
 /* loop, config, auth, store and supervisor are set; the store has its arena. */
 void server_init(struct server *s);
+
+/* Opens the state folder, if there is one, and makes the sessions that it has. After server_init(). */
+int server_restore(struct server *s, struct err *e);
+
+/*
+ * The server and the engine have stopped: writes all sessions to the state folder, without their pages if these are kept
+ * elsewhere. server_spilled() says when it is done. Returns whether there is a folder.
+ */
+bool server_spill(struct server *s, bool with_pages);
+static inline bool server_spilled(const struct server *s) { return !s->spill.enabled || !spill_busy(&s->spill); }
 
 /* Opens the socket: from here on requests come. */
 int server_open(struct server *s, struct err *e);

@@ -116,12 +116,11 @@ static void write_record(struct sessions *t, const struct session *s)
 	memcpy(r->request, s->request, s->request_length);
 }
 
-struct session *session_new(struct sessions *t, struct owner *o, const char *name, size_t name_length, const char *request,
-			    size_t request_length)
+/* A session in a free slot, which nobody finds yet. */
+static struct session *take_slot(struct sessions *t, struct owner *o, const char *name, size_t name_length, const char *request,
+				 size_t request_length)
 {
-	CHECK(name_length <= BOARD_NAME && request_length <= BOARD_REQUEST);
-	if (t->n_free == 0)
-		return NULL;
+	CHECK(name_length <= BOARD_NAME && request_length <= BOARD_REQUEST && t->n_free > 0);
 	struct session *s = xcalloc(1, sizeof *s);
 	s->magic = SESSION_MAGIC;
 	s->slot = t->free_slots[--t->n_free];
@@ -140,7 +139,37 @@ struct session *session_new(struct sessions *t, struct owner *o, const char *nam
 	struct board_header *h = t->board.header;
 	if (s->slot >= atomic_load_explicit(&h->n_used, memory_order_relaxed))
 		atomic_store_explicit(&h->n_used, s->slot + 1, memory_order_release);
+	return s;
+}
+
+struct session *session_new(struct sessions *t, struct owner *o, const char *name, size_t name_length, const char *request,
+			    size_t request_length)
+{
+	if (t->n_free == 0)
+		return NULL;
+	struct session *s = take_slot(t, o, name, name_length, request, request_length);
 	write_record(t, s);
+	link_session(t, s);
+	return s;
+}
+
+struct session *session_restore(struct sessions *t, struct owner *o, const struct board_record *record, const void *ids,
+				uint32_t n_tokens)
+{
+	if (t->n_free == 0)
+		return NULL;
+	struct session *s = take_slot(t, o, record->name, record->name_length, record->request, record->request_length);
+	struct board_record *r = board_record(&t->board, s->slot);
+	*r = *record;
+	r->owner = o->id;
+	r->n_from = r->n_tokens = s->n_tokens = n_tokens;
+	r->kv_from = 0;
+	memcpy(board_log(&t->board, s->slot), ids, n_tokens * sizeof(int32_t));
+	s->flags = r->flags;
+	s->n_given = r->n_given;
+	s->n_end = r->n_end;
+	if (session_anonymous(s) && strtoull(s->name + 1, NULL, 10) >= o->next_number)
+		o->next_number = strtoull(s->name + 1, NULL, 10) + 1;
 	link_session(t, s);
 	return s;
 }
@@ -162,6 +191,11 @@ void session_touch(struct sessions *t, struct session *s)
 	s->used_at = clock_ns();
 	TAILQ_REMOVE(&t->used, s, use);
 	TAILQ_INSERT_TAIL(&t->used, s, use);
+}
+
+const char *session_where(const struct session *s)
+{
+	return s->n_pages > 0 && !s->loading ? "memory" : s->disk_kv > 0 ? "disk" : "log";
 }
 
 const char *session_state_name(const struct session *s)

@@ -24,6 +24,7 @@ enum session_state {
 };
 
 struct request;
+struct spill_job;
 
 struct session {
 	uint32_t magic;
@@ -52,6 +53,13 @@ struct session {
 	uint32_t first_given, first_cached, first_cursor;
 	uint64_t first_seed;
 
+	/* Its file in the state folder (spill.h). */
+	struct spill_job *job;     /* that reads or writes it */
+	bool loading;              /* job reads it into the session's pages */
+	bool disk_unfinished;
+	uint32_t disk_tokens, disk_kv; /* tokens that the file has, and positions with keys and values */
+	uint64_t disk_generation;  /* of the record in it; 0: there is no file */
+
 	uint64_t used_at, read_at; /* clock_ns of the last op, and of the last `next` */
 	struct stream stream;
 	struct scores scores;      /* score runs */
@@ -79,11 +87,15 @@ struct sessions {
 	struct session_list used;   /* least recently used first */
 	struct session_list active;
 	uint32_t n_waiting;         /* SESSION_WAITING */
+	bool draining;              /* no run is published any more */
 	bool unsettled;             /* pages may be had that could not before: run.c looks who needs some */
 	uint64_t next_started;
 	uint64_t cached;            /* tokens, ever */
 	void (*changed)(void *arg, struct session *s); /* progress, or the end of a run */
 	void (*gone)(void *arg, struct session *s);    /* dropped: its waiters must be answered */
+	/* NULL without a state folder. */
+	void (*save)(void *arg, struct session *s);    /* its pages are about to be dropped */
+	void (*load)(void *arg, struct session *s);    /* it has pages for disk_kv positions; run_loaded() says that they are filled */
 	void *arg;
 };
 
@@ -101,6 +113,13 @@ struct session *session_find_request(const struct sessions *t, const struct owne
 struct session *session_new(struct sessions *t, struct owner *o, const char *name, size_t name_length, const char *request,
 			    size_t request_length);
 
+/*
+ * A session in a free slot with this record, which was checked against the board, and n_tokens ids, which need not be aligned. No
+ * run of it is published, and it has no pages. NULL if there is no slot.
+ */
+struct session *session_restore(struct sessions *t, struct owner *o, const struct board_record *record, const void *ids,
+				uint32_t n_tokens);
+
 /* Takes it out of names, counts and order; what run.c calls when it closes. */
 void session_forget(struct sessions *t, struct session *s);
 /* Gives the slot back; the engine has let go of it and its pages are dropped. */
@@ -111,6 +130,12 @@ void session_touch(struct sessions *t, struct session *s);
 
 static inline bool session_anonymous(const struct session *s) { return s->name[0] == '~'; }
 static inline bool session_running(const struct session *s) { return s->state != SESSION_IDLE; }
+/* Positions whose keys and values need no computing: they are in memory, or in its file. */
+static inline uint32_t session_known(const struct session *s)
+{
+	return s->n_pages > 0 && !s->releasing && !s->loading ? s->n_kv : s->disk_kv;
+}
 const char *session_state_name(const struct session *s);
+const char *session_where(const struct session *s); /* its keys and values: memory, disk, or log: to be computed from there */
 
 #endif

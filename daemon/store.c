@@ -68,6 +68,7 @@ static int read_image(struct store *s, const uint8_t *base, uint64_t size, struc
 	memcpy(s->model, h->name, sizeof s->model);
 	s->model[sizeof s->model - 1] = '\0';
 	memcpy(s->arena.fingerprint, h->fingerprint, sizeof s->arena.fingerprint);
+	memcpy(s->source_hash, h->source_hash, sizeof s->source_hash);
 	s->huge_share = huge_share(base, size);
 	const struct weights_tokenizer *t = (const void *)(base + h->tokenizer_offset);
 	r = t->pre == WEIGHTS_PRE_NONE ? 0 : tokenizer_new(t, h->tokenizer_size, &s->tokenizer, e);

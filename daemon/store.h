@@ -19,6 +19,7 @@ struct store {
 
 	struct weights_hparams hp;
 	char model[64];
+	uint8_t source_hash[16]; /* of the model's source files */
 	uint64_t weights_size;
 	double huge_share;  /* of the weights, in huge pages */
 	struct tokenizer *tokenizer; /* NULL: ids only */
