@@ -54,7 +54,9 @@ void daemon_launch(struct daemon *d, const char *yaml)
 	int log = open(d->log, O_WRONLY | O_CREAT | O_APPEND, 0644);
 	dup2(log, STDOUT_FILENO);
 	dup2(log, STDERR_FILENO);
-	execl("./falcond", "falcond", "-c", config, "--threads", "2", (char *)NULL);
+	char threads[16];
+	snprintf(threads, sizeof threads, "%u", d->threads ? d->threads : 2);
+	execl("./falcond", "falcond", "-c", config, "--threads", threads, (char *)NULL);
 	_exit(127);
 }
 

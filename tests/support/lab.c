@@ -166,10 +166,21 @@ struct lab_session *lab_session_new(const struct lab *l)
 
 void lab_session_free(struct lab_session *s)
 {
-	for (uint32_t i = 0; i < s->n_pages; i++)
+	for (uint32_t i = s->n_borrowed; i < s->n_pages; i++)
 		free(s->pages[i]);
 	free(s->pages);
 	free(s);
+}
+
+void lab_borrow(struct lab_session *s, const struct lab_session *from, uint32_t n)
+{
+	CHECK(s->n_kv == 0 && s->n_borrowed == 0 && n <= s->n_pages && n * PAGE_TOKENS <= from->n_kv);
+	for (uint32_t i = 0; i < n; i++) {
+		free(s->pages[i]);
+		s->pages[i] = from->pages[i];
+	}
+	s->n_borrowed = n;
+	s->n_kv = n * PAGE_TOKENS;
 }
 
 struct forward_span lab_span(const struct lab_session *s, const int32_t *ids, uint32_t n, uint32_t logits, float *out)

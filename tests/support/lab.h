@@ -28,9 +28,13 @@ void lab_done(struct lab *l);
 struct lab_session {
 	void **pages; /* payloads for the lab's whole context */
 	uint32_t n_pages, n_kv;
+	uint32_t n_borrowed; /* of the first pages: another session's */
 };
 struct lab_session *lab_session_new(const struct lab *l);
 void lab_session_free(struct lab_session *s);
+
+/* Gives a new session the first n pages of another one, which is past them and is freed later. */
+void lab_borrow(struct lab_session *s, const struct lab_session *from, uint32_t n);
 
 /* The next n tokens of a session as a span of a batch. */
 struct forward_span lab_span(const struct lab_session *s, const int32_t *ids, uint32_t n, uint32_t logits, float *out);
