@@ -60,6 +60,8 @@ static const struct config_key {
 			     "milliseconds of prompts in one step while others generate"},
 	[CONFIG_DETACH_AFTER] = {"detach_after", TYPE_COUNT, AT(detach_after), 0, 1000000, "60", NULL,
 				 "seconds until a run that nobody reads is paused; 0 is never"},
+	[CONFIG_STEP_DEADLINE] = {"step_deadline", TYPE_COUNT, AT(step_deadline), 1, 3600, "10", NULL,
+				  "seconds after which an engine without a sign of life is replaced; 20 times a step's usual time if that is more"},
 	[CONFIG_LIMIT_MESSAGE] = {"limits.message", TYPE_SIZE, AT(limits.message), 4096, 1 << 28, "1M", NULL,
 				  "bytes of a request"},
 	[CONFIG_LIMIT_REQUESTS] = {"limits.requests", TYPE_COUNT, AT(limits.requests), 1, 1 << 20, "2048", NULL,

@@ -15,7 +15,7 @@
 
 enum config_id {
 	CONFIG_MODEL, CONFIG_SOCKET, CONFIG_SOCKET_MODE, CONFIG_SOCKET_GROUP, CONFIG_ADMIN_GROUP, CONFIG_STATE, CONFIG_SPILL_AFTER, CONFIG_THREADS,
-	CONFIG_KV, CONFIG_DENSE, CONFIG_MEMORY, CONFIG_CHUNK_MS, CONFIG_DETACH_AFTER, CONFIG_LIMIT_MESSAGE, CONFIG_LIMIT_REQUESTS,
+	CONFIG_KV, CONFIG_DENSE, CONFIG_MEMORY, CONFIG_CHUNK_MS, CONFIG_DETACH_AFTER, CONFIG_STEP_DEADLINE, CONFIG_LIMIT_MESSAGE, CONFIG_LIMIT_REQUESTS,
 	CONFIG_LIMIT_SESSIONS, CONFIG_LIMIT_PAGES, CONFIG_LIMIT_QUEUED_TOKENS, CONFIG_HTTP_LISTEN,
 	CONFIG_HTTP_KEYS, CONFIG_KEYS
 };
@@ -31,6 +31,7 @@ struct config {
 	uint64_t chunk_ms;
 	uint64_t detach_after; /* seconds, 0: never */
 	uint64_t spill_after;  /* seconds, 0: never */
+	uint64_t step_deadline; /* seconds that a step of the engine has at least */
 	struct {
 		uint64_t message;       /* bytes */
 		uint64_t requests, sessions, pages, queued_tokens; /* of one owner; pages 0: no limit */

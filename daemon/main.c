@@ -113,6 +113,16 @@ static void on_reaped(void *arg)
 	server_engine_gone(&((struct app *)arg)->server);
 }
 
+static bool on_busy(void *arg)
+{
+	return server_busy(&((struct app *)arg)->server);
+}
+
+static void on_guilty(void *arg, uint32_t slot, uint32_t run, uint32_t cause)
+{
+	server_fail_session(&((struct app *)arg)->server, slot, run, cause);
+}
+
 static void on_failed(void *arg, const struct err *e)
 {
 	give_up(arg, e);
@@ -145,9 +155,12 @@ static int load(struct app *a, struct err *e)
 	s->store = &a->store;
 	s->threads = count_threads(&a->config);
 	s->openblas = a->config.dense == 1;
+	s->step_deadline_ms = a->config.step_deadline * 1000;
 	s->ready = on_ready;
 	s->scan = on_scan;
 	s->reaped = on_reaped;
+	s->busy = on_busy;
+	s->guilty = on_guilty;
 	s->failed = on_failed;
 	s->arg = a;
 	if ((r = supervisor_start(s, e)) < 0)

@@ -23,6 +23,8 @@ bool ops_heavy(const struct request *q);
 
 /* ops_read.c: answers what waits for the session, if there is something to say. */
 void ops_session_changed(struct server *s, struct session *session);
+/* Answers with what happened to a session that the engine died of. */
+void ops_refuse_failed(struct request *q, const struct session *s);
 /* Answers all that wait for it: it is dropped. */
 void ops_session_gone(struct server *s, struct session *session);
 

@@ -223,6 +223,10 @@ static bool may_append(struct request *q, const struct session *s)
 		request_failf(q, IPC_UNSUPPORTED, "make a session by `generate`", "\"%s\" is a score run, which nothing is appended to", s->name);
 		return false;
 	}
+	if (s->failed) {
+		ops_refuse_failed(q, s);
+		return false;
+	}
 	if (q->in.at == s->n_tokens && !session_running(s))
 		return true;
 	if (session_running(s) && q->in.at == s->n_tokens)

@@ -41,8 +41,10 @@ void op_status(struct request *q)
 			      s->store->huge_share, "tokens", tokens_json(q), "sessions",
 			      (json_int_t)(q->admin ? s->sessions.n_sessions : q->owner->sessions));
 	if (q->admin) {
-		json_object_set_new(r, "engine", json_pack("{s:i,s:I}", "pid", s->supervisor->running ? s->supervisor->process.pid : 0,
-							   "restarts", (json_int_t)s->supervisor->restarts));
+		const struct supervisor *v = s->supervisor;
+		json_object_set_new(r, "engine", json_pack("{s:i,s:I,s:I,s:I}", "pid", v->running ? v->process.pid : 0, "restarts",
+							   (json_int_t)v->restarts, "crashes", (json_int_t)v->crashes, "failed",
+							   (json_int_t)v->guilties));
 		json_object_set_new(r, "batch_max", json_integer(atomic_load_explicit(&h->batch_max, memory_order_relaxed)));
 		json_object_set_new(r, "pages", json_pack("{s:I,s:I}", "total", (json_int_t)s->arena.n_pages, "free",
 							  (json_int_t)s->arena.n_free));

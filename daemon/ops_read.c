@@ -143,9 +143,20 @@ static json_t *score_reply(struct request *q, struct session *s)
 	return finish_reply(r, s, !session_running(s) && to == until);
 }
 
+void ops_refuse_failed(struct request *q, const struct session *s)
+{
+	char what[SESSION_FAILURE];
+	session_failure(s, what);
+	request_failf(q, IPC_ENGINE_FAILED, "its tokens can be read; fork it, or generate anew", "the session \"%s\" has been ended: %s",
+		      s->name, what);
+}
+
 static void answer_next(struct request *q, struct session *s)
 {
-	request_reply(q, scoring(s) ? score_reply(q, s) : text_reply(q, s));
+	if (s->failed && told_until(s) <= cursor_of(q, s))
+		ops_refuse_failed(q, s);
+	else
+		request_reply(q, scoring(s) ? score_reply(q, s) : text_reply(q, s));
 }
 
 static void next_late(struct request *q)

@@ -341,6 +341,14 @@ static void fail(struct sessions *t, struct session *s)
 		t->changed(t->arg, s);
 }
 
+void run_fail(struct sessions *t, struct session *s, uint32_t cause)
+{
+	CHECK_OBJ(s, SESSION_MAGIC);
+	s->failed = board_record(&t->board, s->slot)->failed = cause;
+	fail(t, s);
+	settle(t);
+}
+
 /* Entries of the rows ring, each handed to the session it is of; one that is of no run is dropped. */
 static void drain_ring(struct sessions *t)
 {

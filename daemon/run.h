@@ -41,6 +41,12 @@ void run_scan(struct sessions *t);
 /* There is no engine: everything that waits for one to let go has what it waits for. */
 void run_engine_gone(struct sessions *t);
 
+/*
+ * The engine dies of this session's run: it ends with finish BOARD_ERROR, and nothing can be appended to it. cause: the signal,
+ * or BOARD_FAILED_LATE.
+ */
+void run_fail(struct sessions *t, struct session *s, uint32_t cause);
+
 /* The reader of a score run has everything below cursor: its credit grows. */
 void run_credit(struct sessions *t, struct session *s, uint32_t cursor);
 

@@ -215,3 +215,19 @@ void server_engine_gone(struct server *s)
 {
 	run_engine_gone(&s->sessions);
 }
+
+bool server_busy(const struct server *s)
+{
+	return !TAILQ_EMPTY(&s->sessions.active);
+}
+
+void server_fail_session(struct server *s, uint32_t slot, uint32_t run, uint32_t cause)
+{
+	struct session *of = slot < s->sessions.n_slots ? s->sessions.slots[slot] : NULL;
+	char what[SESSION_FAILURE];
+	if (of == NULL || of->run != run || !session_running(of) || of->dropped)
+		return;
+	run_fail(&s->sessions, of, cause);
+	session_failure(of, what);
+	log_error("session \"%s\" of user %llu has been ended: %s", of->name, (unsigned long long)of->owner->id, what);
+}

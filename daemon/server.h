@@ -72,5 +72,7 @@ void server_ask(struct server *s, uint64_t owner, bool admin, json_t *json, requ
 /* Calls for the supervisor. */
 void server_scan(struct server *s);
 void server_engine_gone(struct server *s);
+bool server_busy(const struct server *s); /* whether the engine has something to do */
+void server_fail_session(struct server *s, uint32_t slot, uint32_t run, uint32_t cause); /* the engine dies of it */
 
 #endif

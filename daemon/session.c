@@ -204,3 +204,11 @@ const char *session_state_name(const struct session *s)
 					    [SESSION_WAITING] = "waiting"};
 	return names[s->state];
 }
+
+void session_failure(const struct session *s, char ret_text[SESSION_FAILURE])
+{
+	char how[64] = "a step that did not end";
+	if (s->failed != BOARD_FAILED_LATE)
+		snprintf(how, sizeof how, "signal %u (%s)", s->failed, strsignal((int)s->failed));
+	snprintf(ret_text, SESSION_FAILURE, "the engine died of it alone, twice, by %s, with %u tokens in the session", how, s->n_tokens);
+}

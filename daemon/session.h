@@ -46,6 +46,7 @@ struct session {
 	uint32_t n_pages;          /* granted entries of the page table */
 	uint32_t n_cached;         /* tokens that needed no computing when the run began */
 	enum board_reason finish;  /* of the last run; 0: none */
+	uint32_t failed;           /* not 0: the engine died of it alone, twice: as the record says */
 	uint64_t started;          /* number of the run's beginning: lower goes first when pages are scarce */
 	uint64_t queued, reserved; /* what the owner's counters hold of it */
 
@@ -137,5 +138,9 @@ static inline uint32_t session_known(const struct session *s)
 }
 const char *session_state_name(const struct session *s);
 const char *session_where(const struct session *s); /* its keys and values: memory, disk, or log: to be computed from there */
+
+/* What happened to a session that has failed. */
+enum { SESSION_FAILURE = 160 };
+void session_failure(const struct session *s, char ret_text[SESSION_FAILURE]);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "engine/pace.h"
 #include "engine/rows.h"
 #include "engine/schedule.h"
 #include "engine/slots.h"
@@ -36,6 +37,7 @@ struct step {
 	struct tokenizer *tokenizer;
 	struct slots slots;
 	struct schedule schedule;
+	struct pace pace;
 	struct threads *threads;
 	struct forward *forward;
 	struct sampler **samplers; /* one a thread */
@@ -70,6 +72,7 @@ int step_new(const struct segments *segments, const struct kernels *kernels, con
 	s->segments = segments;
 	s->kernels = kernels;
 	s->wake = o->wake;
+	s->pace.weights = segments->weights_size;
 	struct forward_options options = {.kv = segments->arena.kv, .max_tokens = STEP_TOKENS, .max_spans = BOARD_BATCH,
 		.max_logits = STEP_ROWS, .max_context = segments->board.header->n_context, .threads = o->threads,
 		.dense = o->dense};
@@ -152,6 +155,14 @@ static void grow_items(struct step *s)
 	s->sessions = xreallocarray(s->sessions, s->capacity, sizeof *s->sessions);
 }
 
+/* Whether falcond lets the session be computed now: while it looks for one that ends the engine, only those on trial. */
+static bool admitted(const struct step *s, const struct session *o)
+{
+	const struct board *b = &s->segments->board;
+	uint32_t trial = atomic_load_explicit(&b->header->trial, memory_order_acquire);
+	return trial == 0 || atomic_load_explicit(&b->words[o->slot].trial, memory_order_relaxed) == trial;
+}
+
 /* Lists the sessions that can go on now. Score runs share the room of the rows ring. Returns whether any generates. */
 static bool gather(struct step *s)
 {
@@ -164,7 +175,7 @@ static bool gather(struct step *s)
 		struct session *o = slots->running[i];
 		bool score = o->record.flags & BOARD_SCORE;
 		uint32_t limit;
-		if (!slots_limit(slots, o, &limit))
+		if (!admitted(s, o) || !slots_limit(slots, o, &limit))
 			continue;
 		uint32_t ready = limit > o->n_kv ? limit - o->n_kv : 0;
 		if (score) {
@@ -224,14 +235,18 @@ static uint32_t batch(struct step *s, bool decoding)
 	return prompt;
 }
 
-/* Says on the board who is about to be computed: the suspects if the engine dies of it. */
-static void begin(struct step *s, uint64_t now)
+/* Says on the board who is about to be computed, and how long that may take: the suspects if the engine dies of it. */
+static void begin(struct step *s, uint64_t now, uint32_t prompt)
 {
 	struct board_header *h = s->segments->board.header;
-	for (uint32_t i = 0; i < s->n_spans; i++)
+	uint32_t tokens = 0;
+	for (uint32_t i = 0; i < s->n_spans; i++) {
 		h->suspects[i] = s->batch[i]->slot;
+		tokens += s->spans[i].n;
+	}
 	atomic_store_explicit(&h->n_suspects, s->n_spans, memory_order_relaxed);
 	atomic_store_explicit(&h->step_started, now, memory_order_relaxed);
+	atomic_store_explicit(&h->step_expected, pace_expect(&s->pace, prompt, tokens), memory_order_relaxed);
 	atomic_store_explicit(&h->step, h->step + 1, memory_order_release);
 	for (uint32_t i = 0; i < s->n_spans; i++)
 		s->batch[i]->served = h->step;
@@ -314,14 +329,16 @@ bool step_run(struct step *s)
 	}
 	uint64_t start = clock_ns();
 	uint32_t prompt = batch(s, decoding), tokens = 0;
-	begin(s, start);
+	begin(s, start, prompt);
 	threads_run(s->threads, work, s);
 	for (uint32_t i = 0; i < s->n_spans; i++) {
 		tokens += s->spans[i].n;
 		publish(s, i);
 	}
 	end(s, prompt, tokens - prompt);
-	schedule_measure(&s->schedule, prompt, tokens, clock_ns() - start);
+	uint64_t took = clock_ns() - start;
+	schedule_measure(&s->schedule, prompt, tokens, took);
+	pace_measure(&s->pace, prompt, took);
 	tell(s);
 	return true;
 }

@@ -84,7 +84,7 @@ const struct ipc_op_info ipc_ops[IPC_OPS] = {
 	[IPC_SCORE] = {"score", F(REQUEST_ID), PROMPT | F(SPECIAL) | F(ROWS), "{session, n_tokens}",
 		       "how likely the model finds each token; read by `next`, then to be dropped"},
 	[IPC_STATUS] = {"status", 0, 0,
-			"{ready, model, context, isa, threads, kv, batch_invariant, huge_share, engine:{pid, restarts}, "
+			"{ready, model, context, isa, threads, kv, batch_invariant, huge_share, engine:{pid, restarts, crashes, failed}, "
 			"tokens:{prefill, cached, decode}, batch_max, pages:{total, free}, "
 			"state:{written, read, failed, error}, sessions}",
 			"how the daemon is; others than administrators see health and their own counters"},

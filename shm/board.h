@@ -74,7 +74,8 @@ struct board_words {
 	_Atomic uint32_t want;       /* publishes the record, the log up to n_from and the page table up to n_pages */
 	_Atomic uint32_t n_pages;    /* entries of the page table that are granted; publishes them */
 	_Atomic uint32_t rows_until; /* score runs: positions below this may be computed (credit of the rows ring) */
-	uint8_t pad0[52];
+	_Atomic uint32_t trial;      /* the last trial that it takes part in (see the header) */
+	uint8_t pad0[48];
 	/* engine */
 	_Atomic uint64_t progress;   /* publishes keys, values and log; valid while is.run == want.run */
 	_Atomic uint32_t is;         /* publishes progress of the run it names, and reason */
@@ -82,8 +83,10 @@ struct board_words {
 	uint8_t pad1[48];
 };
 static_assert(sizeof(struct board_words) == 128, "board_words");
+static_assert(offsetof(struct board_words, trial) == 12, "board_words.trial");
 static_assert(offsetof(struct board_words, progress) == 64, "board_words.progress");
 
+enum { BOARD_FAILED_LATE = 255 }; /* its step never ended */
 enum board_record_flags { BOARD_IGNORE_EOS = 1, BOARD_SCORE = 2, BOARD_ROWS = 4 };
 
 /* Sampling parameters; DESIGN of the sampler in model/sampler.h. */
@@ -122,7 +125,8 @@ struct board_record {
 	char stops[BOARD_STOPS][BOARD_STOP_BYTES];
 	struct board_bias biases[BOARD_BIASES];
 	uint32_t n_tokens;     /* engine */
-	uint32_t reserved[3];
+	uint32_t failed;       /* not 0: the engine died of this run alone, twice: the signal, or BOARD_FAILED_LATE */
+	uint32_t reserved[2];
 };
 #define BOARD_RECORD_VERSION 1u
 static_assert(offsetof(struct board_record, owner) == 8, "board_record.owner");
@@ -133,6 +137,7 @@ static_assert(offsetof(struct board_record, stop_length) == 224, "board_record.s
 static_assert(offsetof(struct board_record, stops) == 232, "board_record.stops");
 static_assert(offsetof(struct board_record, biases) == 744, "board_record.biases");
 static_assert(offsetof(struct board_record, n_tokens) == 1256, "board_record.n_tokens");
+static_assert(offsetof(struct board_record, failed) == 1260, "board_record.failed");
 enum { BOARD_RECORD_SIZE = 2048 };
 static_assert(sizeof(struct board_record) <= BOARD_RECORD_SIZE, "board_record");
 
@@ -170,7 +175,8 @@ struct board_header {
 	_Atomic uint32_t n_used;    /* slots ever used: the engine scans [0, n_used) */
 	uint32_t chunk_ms;          /* time budget of a step's prefill, milliseconds */
 	_Atomic uint64_t ring_tail; /* entries that falcond has taken */
-	uint8_t pad1[256 - 16];
+	_Atomic uint32_t trial;     /* not 0: only slots whose `trial` is this number are computed */
+	uint8_t pad1[256 - 20];
 
 	/* engine */
 	_Atomic uint64_t ring_head;     /* entries published */
@@ -183,11 +189,14 @@ struct board_header {
 	_Atomic uint32_t ready;         /* pid of the engine that has mapped everything and scans */
 	uint32_t threads;               /* published by ready */
 	char isa[16];                   /* published by ready: the kernels' instruction set */
+	_Atomic uint64_t step_expected; /* ns that the engine expects the step in progress to take; published by step */
 };
 static_assert(offsetof(struct board_header, n_slots) == 48, "board_header.n_slots");
 static_assert(offsetof(struct board_header, size) == 104, "board_header.size");
 static_assert(offsetof(struct board_header, n_used) == 256, "board_header.n_used");
+static_assert(offsetof(struct board_header, trial) == 272, "board_header.trial");
 static_assert(offsetof(struct board_header, ring_head) == 512, "board_header.ring_head");
+static_assert(offsetof(struct board_header, step_expected) == 1608, "board_header.step_expected");
 static_assert(sizeof(struct board_header) <= 4096, "board_header");
 
 /* A mapped board: pointers computed once from a checked header. */

@@ -24,6 +24,7 @@ static void every_default_is_a_value_that_its_key_accepts(void **state)
 	assert_int_equal(c.kv, PAGES_F16);
 	assert_int_equal(c.limits.message, 1 << 20);
 	assert_int_equal(c.limits.requests, 2048);
+	assert_int_equal(c.step_deadline, 10);
 	assert_int_equal(c.set, 0);
 	config_done(&c);
 }
