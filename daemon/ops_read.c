@@ -153,7 +153,7 @@ void ops_refuse_failed(struct request *q, const struct session *s)
 
 static void answer_next(struct request *q, struct session *s)
 {
-	if (s->failed && told_until(s) <= cursor_of(q, s))
+	if (s->failed && !session_running(s) && told_until(s) <= cursor_of(q, s))
 		ops_refuse_failed(q, s);
 	else
 		request_reply(q, scoring(s) ? score_reply(q, s) : text_reply(q, s));

@@ -166,6 +166,7 @@ struct session *session_restore(struct sessions *t, struct owner *o, const struc
 	r->kv_from = 0;
 	memcpy(board_log(&t->board, s->slot), ids, n_tokens * sizeof(int32_t));
 	s->flags = r->flags;
+	s->failed = r->failed;
 	s->n_given = r->n_given;
 	s->n_end = r->n_end;
 	if (session_anonymous(s) && strtoull(s->name + 1, NULL, 10) >= o->next_number)
