@@ -29,6 +29,7 @@ static int read_admins(struct auth *a, const struct config *c, struct err *e)
 	int r = find_group(c, CONFIG_ADMIN_GROUP, "admin_group", c->admin_group, &g, e);
 	if (r < 0 || g == NULL)
 		return r;
+	a->admin_group = g->gr_gid;
 	for (char **member = g->gr_mem; *member != NULL; member++) {
 		struct passwd *p = getpwnam(*member);
 		if (p == NULL)
@@ -73,7 +74,7 @@ static int check_namespace(struct auth *a, const struct config *c, struct err *e
 
 int auth_init(struct auth *a, const struct config *c, struct err *e)
 {
-	*a = (struct auth){.self = geteuid(), .socket_group = (gid_t)-1, .socket_mode = (uint32_t)c->socket_mode};
+	*a = (struct auth){.self = geteuid(), .admin_group = (gid_t)-1, .socket_group = (gid_t)-1, .socket_mode = (uint32_t)c->socket_mode};
 	struct group *g;
 	int r = find_group(c, CONFIG_SOCKET_GROUP, "socket_group", c->socket_group, &g, e);
 	if (r == 0 && g != NULL)

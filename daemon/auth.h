@@ -14,6 +14,7 @@ struct auth {
 	uid_t self;
 	uid_t *admins; /* members of the admin group when falcond started */
 	size_t n_admins;
+	gid_t admin_group;  /* (gid_t)-1: there is none */
 	gid_t socket_group; /* (gid_t)-1: leave the socket's group as it is */
 	uint32_t socket_mode;
 };

@@ -47,6 +47,8 @@ static const struct config_key {
 				 "group of the socket file; the default only where that group exists"},
 	[CONFIG_ADMIN_GROUP] = {"admin_group", TYPE_TEXT, AT(admin_group), 0, 0, "falcond-admin", NULL,
 				"its members administer falcond, as root and its own user do; the default only where it exists"},
+	[CONFIG_EVENTS] = {"events", TYPE_TEXT, AT(events), 0, 0, NULL, NULL,
+			   "PUB socket of progress and counters for administrators: ipc:// and an absolute path; unset: none"},
 	[CONFIG_STATE] = {"state", TYPE_TEXT, AT(state), 0, 0, NULL, NULL, "folder for what outlives a reboot; created if missing"},
 	[CONFIG_SPILL_AFTER] = {"spill_after", TYPE_COUNT, AT(spill_after), 0, 1000000000, "600", NULL,
 				"seconds until an idle session is written to the state folder and its memory given back; 0 is never"},

@@ -20,6 +20,7 @@
 
 #include "base/log.h"
 #include "daemon/child.h"
+#include "daemon/events.h"
 #include "daemon/notify.h"
 #include "daemon/packer.h"
 #include "daemon/server.h"
@@ -37,6 +38,7 @@ struct app {
 	struct supervisor supervisor;
 	struct server server;
 	struct web web;
+	struct events events;
 	uv_signal_t term, interrupt;
 	bool stopping, has_server;
 	int status; /* of the exit */
@@ -55,6 +57,7 @@ static void stop(struct app *a)
 	notify_stopping();
 	packer_stop();
 	if (a->has_server) {
+		events_close(&a->events);
 		web_stop(&a->web);
 		server_stop(&a->server);
 		supervisor_stop(&a->supervisor);
@@ -91,8 +94,10 @@ static void on_ready(void *arg)
 	struct err e;
 	const struct board_header *h = a->store.board.header;
 	log_info("engine %d computes on %u threads with %.16s", a->supervisor.process.pid, h->threads, h->isa);
-	if (a->server.endpoint != NULL)
+	if (a->server.endpoint != NULL) {
+		events_tell(&a->events, "engine_ready");
 		return;
+	}
 	if (server_open(&a->server, &e) < 0) {
 		give_up(a, &e);
 		return;
@@ -110,7 +115,9 @@ static void on_scan(void *arg)
 
 static void on_reaped(void *arg)
 {
-	server_engine_gone(&((struct app *)arg)->server);
+	struct app *a = arg;
+	server_engine_gone(&a->server);
+	events_tell(&a->events, "engine_gone");
 }
 
 static bool on_busy(void *arg)
@@ -176,15 +183,16 @@ static int load(struct app *a, struct err *e)
 		return r;
 	if (a->server.sessions.n_sessions > 0)
 		log_info("%u sessions are there again", a->server.sessions.n_sessions);
-	return 0;
+	a->events = (struct events){.server = &a->server, .web = &a->web, .url = a->config.events};
+	return events_open(&a->events, e);
 }
 
 /* A socket where somebody answers is refused at once, not only after minutes of packing. */
-static int check_socket(const char *url, struct err *e)
+static int check_socket(const char *key, const char *url, struct err *e)
 {
 	struct sockaddr_un at = {.sun_family = AF_UNIX};
 	if (strncmp(url, "ipc://", 6) != 0 || url[6] != '/' || strlen(url + 6) >= sizeof at.sun_path) {
-		err_set(e, -EINVAL, "socket: \"%s\" is not ipc:// and an absolute path of at most %zu bytes", url, sizeof at.sun_path - 1);
+		err_set(e, -EINVAL, "%s: \"%s\" is not ipc:// and an absolute path of at most %zu bytes", key, url, sizeof at.sun_path - 1);
 		return err_hint(e, "such as ipc:///run/falcond/falcond.sock");
 	}
 	memcpy(at.sun_path, url + 6, strlen(url + 6) + 1);
@@ -205,7 +213,9 @@ static int prepare(struct app *a, struct err *e)
 		err_set(e, -EINVAL, "no model is configured");
 		return err_hint(e, "say `model:` in the configuration, or --model PATH");
 	}
-	int r = check_socket(a->config.socket, e);
+	int r = check_socket("socket", a->config.socket, e);
+	if (r == 0 && a->config.events != NULL)
+		r = check_socket("events", a->config.events, e);
 	if (r < 0 || (r = http_check(a->config.http.listen ? a->config.http.listen : "", e)) < 0 || (r = auth_init(&a->auth, &a->config, e)) < 0)
 		return r;
 	if (a->config.state != NULL && mkdir(a->config.state, 0700) < 0 && errno != EEXIST)

@@ -34,6 +34,9 @@ struct session *ops_lookup(struct request *q);
 /* The same; NULL: the request has been answered. */
 struct session *ops_find(struct request *q);
 
+/* ops_info.c: the reply to `status`, of this owner or for an administrator. */
+json_t *ops_status_json(const struct server *s, const struct owner *o, bool admin);
+
 /* A session's name as the caller of q has to write it. */
 json_t *ops_name(const struct request *q, const struct session *s);
 

@@ -199,6 +199,7 @@ static void generate(struct request *q)
 	s->n_end = n + q->in.n;
 	s->first_given = s->first_cursor = n;
 	s->first_seed = r->params.seed;
+	metrics_run_begins(s);
 	run_start(t, s);
 	reply_run(q, s, n, 0, r->params.seed);
 }
@@ -262,6 +263,7 @@ static void append(struct request *q)
 	s->n_end = end + n;
 	s->n_kv = n_kv;
 	s->n_cached = known;
+	metrics_run_begins(s);
 	run_start(t, s);
 	reply_run(q, s, end, s->n_cached, r->params.seed);
 }

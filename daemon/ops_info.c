@@ -16,12 +16,11 @@ void op_hello(struct request *q)
 				   (json_int_t)s->store->hp.n_vocab, "limits", limits, "uid", (json_int_t)q->owner->id, "admin", q->admin));
 }
 
-static json_t *tokens_json(const struct request *q)
+static json_t *tokens_json(const struct server *s, const struct owner *o, bool admin)
 {
-	const struct server *s = q->server;
 	const struct board_header *h = s->store->board.header;
-	uint64_t prefill = q->owner->prefill, cached = q->owner->cached, decode = q->owner->decode;
-	if (q->admin) {
+	uint64_t prefill = o->prefill, cached = o->cached, decode = o->decode;
+	if (admin) {
 		prefill = atomic_load_explicit(&h->tokens_prefill, memory_order_relaxed);
 		decode = atomic_load_explicit(&h->tokens_decode, memory_order_relaxed);
 		cached = s->sessions.cached;
@@ -29,22 +28,35 @@ static json_t *tokens_json(const struct request *q)
 	return json_pack("{s:I,s:I,s:I}", "prefill", (json_int_t)prefill, "cached", (json_int_t)cached, "decode", (json_int_t)decode);
 }
 
-/* What everybody may see: health, and the caller's own counters; administrators everybody's. */
-void op_status(struct request *q)
+/* Sessions by state: the owner's, or everybody's. */
+static json_t *states_json(const struct server *s, const struct owner *o, bool admin)
 {
-	const struct server *s = q->server;
+	uint32_t n[SESSION_STATES] = {0};
+	const struct session *at;
+	TAILQ_FOREACH (at, &s->sessions.active, active)
+		if (!at->dropped && (admin || at->owner == o))
+			n[at->state]++;
+	uint32_t all = admin ? s->sessions.n_sessions : o->sessions, busy = n[SESSION_RUNNING] + n[SESSION_PAUSED] + n[SESSION_WAITING];
+	return json_pack("{s:I,s:I,s:I,s:I}", "running", (json_int_t)n[SESSION_RUNNING], "waiting", (json_int_t)n[SESSION_WAITING], "paused",
+			 (json_int_t)n[SESSION_PAUSED], "idle", (json_int_t)(all > busy ? all - busy : 0));
+}
+
+json_t *ops_status_json(const struct server *s, const struct owner *o, bool admin)
+{
 	const struct board_header *h = s->store->board.header;
 	bool ready = s->supervisor->is_ready;
-	json_t *r = json_pack("{s:b,s:s,s:I,s:s,s:I,s:s,s:b,s:f,s:o,s:I}", "ready", ready, "model", s->store->model, "context",
+	json_t *r = json_pack("{s:b,s:s,s:I,s:s,s:I,s:s,s:b,s:f,s:o,s:I,s:o}", "ready", ready, "model", s->store->model, "context",
 			      (json_int_t)h->n_context, "isa", ready ? h->isa : "", "threads", (json_int_t)s->supervisor->threads, "kv",
 			      pages_kv_name(s->store->arena.kv), "batch_invariant", !s->supervisor->openblas, "huge_share",
-			      s->store->huge_share, "tokens", tokens_json(q), "sessions",
-			      (json_int_t)(q->admin ? s->sessions.n_sessions : q->owner->sessions));
-	if (q->admin) {
+			      s->store->huge_share, "tokens", tokens_json(s, o, admin), "sessions",
+			      (json_int_t)(admin ? s->sessions.n_sessions : o->sessions), "states", states_json(s, o, admin));
+	if (admin) {
 		const struct supervisor *v = s->supervisor;
+		uint32_t batch = atomic_load_explicit(&h->n_suspects, memory_order_relaxed);
 		json_object_set_new(r, "engine", json_pack("{s:i,s:I,s:I,s:I}", "pid", v->running ? v->process.pid : 0, "restarts",
 							   (json_int_t)v->restarts, "crashes", (json_int_t)v->crashes, "failed",
 							   (json_int_t)v->guilties));
+		json_object_set_new(r, "batch", json_integer(atomic_load_explicit(&h->step, memory_order_relaxed) & 1 ? batch : 0));
 		json_object_set_new(r, "batch_max", json_integer(atomic_load_explicit(&h->batch_max, memory_order_relaxed)));
 		json_object_set_new(r, "pages", json_pack("{s:I,s:I}", "total", (json_int_t)s->arena.n_pages, "free",
 							  (json_int_t)s->arena.n_free));
@@ -53,7 +65,13 @@ void op_status(struct request *q)
 								  (json_int_t)s->spill.read, "failed",
 								  (json_int_t)s->spill.failed, "error", s->spill.error));
 	}
-	request_reply(q, r);
+	return r;
+}
+
+/* What everybody may see: health, and the caller's own counters; administrators everybody's. */
+void op_status(struct request *q)
+{
+	request_reply(q, ops_status_json(q->server, q->owner, q->admin));
 }
 
 json_t *ops_name(const struct request *q, const struct session *s)

@@ -324,6 +324,7 @@ static bool read_progress(struct sessions *t, struct session *s, bool *ret_moved
 	*ret_moved = n_tokens != s->n_tokens || n_kv != s->n_kv;
 	uint32_t generated = n_tokens - s->n_tokens, computed = n_kv > s->n_kv ? n_kv - s->n_kv : 0;
 	s->owner->decode += generated;
+	t->generated += generated;
 	s->owner->prefill += computed > generated ? computed - generated : 0;
 	s->n_tokens = n_tokens;
 	s->n_kv = n_kv;

@@ -71,7 +71,9 @@ static void on_arrived(uv_async_t *async)
 
 static void changed(void *arg, struct session *session)
 {
-	ops_session_changed(arg, session);
+	struct server *s = arg;
+	metrics_progress(&s->metrics, session);
+	ops_session_changed(s, session);
 }
 
 static void gone(void *arg, struct session *session)
@@ -117,6 +119,7 @@ static void on_tick(uv_timer_t *timer)
 
 void server_init(struct server *s)
 {
+	metrics_init(&s->metrics);
 	pthread_mutex_init(&s->lock, NULL);
 	TAILQ_INIT(&s->open);
 	arena_init(&s->arena, s->store->pages, &s->store->arena);
@@ -209,6 +212,7 @@ void server_done(struct server *s)
 void server_scan(struct server *s)
 {
 	run_scan(&s->sessions);
+	metrics_steps(&s->metrics, s->store->board.header);
 }
 
 void server_engine_gone(struct server *s)

@@ -11,6 +11,7 @@
 
 #include "daemon/auth.h"
 #include "daemon/config.h"
+#include "daemon/metrics.h"
 #include "daemon/request.h"
 #include "daemon/run.h"
 #include "daemon/spill.h"
@@ -32,6 +33,7 @@ struct server {
 	struct request_opens open;  /* all requests in the loop */
 	uint32_t working;           /* of them in threads */
 	bool stopping;
+	struct metrics metrics;
 
 	struct endpoint *endpoint;
 	uv_async_t arrived;

@@ -21,10 +21,18 @@ enum session_state {
 	SESSION_RUNNING,
 	SESSION_PAUSED,  /* nobody reads it */
 	SESSION_WAITING, /* it goes on when there are pages for it */
+	SESSION_STATES
 };
 
 struct request;
 struct spill_job;
+
+/* metrics.c's: of the run */
+struct session_metered {
+	uint64_t asked_at, told_at; /* clock_ns: accepted; the last token that was seen, 0: none */
+	uint32_t n_tokens;          /* that were seen */
+	bool waits;                 /* nothing of it is computed yet */
+};
 
 struct session {
 	uint32_t magic;
@@ -62,6 +70,7 @@ struct session {
 	uint64_t disk_generation;  /* of the record in it; 0: there is no file */
 
 	uint64_t used_at, read_at; /* clock_ns of the last op, and of the last `next` */
+	struct session_metered metered;
 	struct stream stream;
 	struct scores scores;      /* score runs */
 	TAILQ_HEAD(request_list, request) waiters; /* requests that wait for it to go on */
@@ -91,7 +100,7 @@ struct sessions {
 	bool draining;              /* no run is published any more */
 	bool unsettled;             /* pages may be had that could not before: run.c looks who needs some */
 	uint64_t next_started;
-	uint64_t cached;            /* tokens, ever */
+	uint64_t cached, generated; /* tokens, ever */
 	void (*changed)(void *arg, struct session *s); /* progress, or the end of a run */
 	void (*gone)(void *arg, struct session *s);    /* dropped: its waiters must be answered */
 	/* NULL without a state folder. */

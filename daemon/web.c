@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/web.h"
 
+static void metrics(void *arg, struct buf *out)
+{
+	const struct web *w = arg;
+	metrics_write(w->server, out);
+}
+
 static bool is_admin(void *arg, uid_t uid)
 {
 	const struct web *w = arg;
@@ -20,7 +26,7 @@ int web_open(struct web *w, struct err *e)
 		return 0;
 	struct http_options o = {.loop = w->loop, .listen = c->http.listen, .keys = c->http.keys, .mode = w->auth->socket_mode,
 				 .group = w->auth->socket_group, .handed = -1, .max_bytes = c->limits.message, .admin = is_admin,
-				 .ask = ask, .arg = w};
+				 .ask = ask, .metrics = metrics, .arg = w};
 	return http_open(&o, &w->http, e);
 }
 
@@ -29,6 +35,12 @@ void web_ready(struct web *w)
 	const struct store *s = w->server->store;
 	if (w->http != NULL)
 		http_ready(w->http, s->model, s->board.header->n_context);
+}
+
+void web_tell(struct web *w, const char *what)
+{
+	if (w->http != NULL)
+		http_tell(w->http, what);
 }
 
 void web_stop(struct web *w)

@@ -18,6 +18,9 @@ struct web {
 int web_open(struct web *w, struct err *e);
 void web_ready(struct web *w);
 
+/* Passes an event on to those who watch; a constant. */
+void web_tell(struct web *w, const char *what);
+
 /* Before server_stop(), which answers what is still asked; web_done() when web_stopped() and all handles are closed. */
 void web_stop(struct web *w);
 bool web_stopped(const struct web *w);

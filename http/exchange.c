@@ -273,6 +273,10 @@ enum MHD_Result exchange_respond(struct exchange *x)
 		return MHD_NO;
 	MHD_add_response_header(r, "Content-Type", x->type);
 	MHD_add_response_header(r, "Cache-Control", "no-store");
+	MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
+	MHD_add_response_header(r, "Content-Security-Policy",
+				"default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; "
+				"frame-ancestors 'none'");
 	if (x->status == 401)
 		MHD_add_response_header(r, "WWW-Authenticate", "Bearer");
 	if (x->status == 429 || x->status == 503)

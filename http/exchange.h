@@ -60,6 +60,7 @@ struct exchange {
 	size_t sent;
 	bool stream, finished;     /* finished: nothing follows in a stream */
 	bool suspended, gone;
+	bool watches;              /* events.c's: it wants events */
 	uv_poll_t *watch;          /* for the client's end while it waits */
 
 	unsigned asked;            /* answers that are still to come */

@@ -33,6 +33,7 @@ struct http_options {
 	uint64_t max_bytes;    /* of a body */
 	bool (*admin)(void *arg, uid_t uid);
 	void (*ask)(void *arg, uint64_t owner, bool admin, json_t *request, http_answer *answer, void *answer_arg);
+	void (*metrics)(void *arg, struct buf *out); /* appends all in Prometheus' text format */
 	void *arg;
 };
 
@@ -44,6 +45,9 @@ int http_open(const struct http_options *o, struct http **ret, struct err *e);
 
 /* From here on requests are served. model and context as `hello` says. */
 void http_ready(struct http *h, const char *model, uint32_t context);
+
+/* Something happened that those who watch events want to know: its name, a constant. */
+void http_tell(struct http *h, const char *what);
 
 /*
  * Closes the sockets and lets go of every client, in mid-answer too. What was asked is still answered to it: run the loop until

@@ -13,6 +13,18 @@ static void get_health(struct exchange *x, const char *rest)
 	exchange_reply_json(x, ready ? 200 : 503, json_pack("{s:s}", "status", ready ? "ok" : "loading"));
 }
 
+static void get_metrics(struct exchange *x, const char *rest)
+{
+	struct buf text = {0};
+	(void)rest;
+	if (!x->admin) {
+		exchange_fail(x, 403, "forbidden", "metrics are of all users together: for administrators");
+		return;
+	}
+	x->http->options.metrics(x->http->options.arg, &text);
+	exchange_reply(x, 200, "text/plain; version=0.0.4", &text);
+}
+
 static json_t *model_json(const struct http *h)
 {
 	return json_pack("{s:s,s:s,s:I,s:s,s:I}", "id", h->model, "object", "model", "created", (json_int_t)time(NULL), "owned_by",
@@ -123,7 +135,10 @@ static void post_op(struct exchange *x, const char *rest)
 }
 
 static const struct route routes[] = {
+	{"GET", "/", page_get, true},
 	{"GET", "/health", get_health, true},
+	{"GET", "/metrics", get_metrics, false},
+	{"GET", "/falcon/events", events_watch, false},
 	{"GET", "/v1/models", get_models, false},
 	{"GET", "/v1/models/", get_model, false},
 	{"POST", "/v1/completions", completions_text, false},

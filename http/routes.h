@@ -19,6 +19,12 @@ const struct route *routes_find(const char *method, const char *path, const char
 /* The request's body as a JSON object, which the caller frees; NULL: the response says what is wrong with it. */
 json_t *routes_body(struct exchange *x);
 
+/* page.c */
+route_handler page_get;
+
+/* events.c */
+route_handler events_watch;
+
 /* completions.c */
 route_handler completions_text, completions_chat;
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """HTTP as OpenAI's own client and plain sockets see it. $FALCOND_HTTP is host:port and $FALCOND_HTTP_SOCKET the path of a Unix
-socket of the same falcond with the bundled model; $FALCOND_SOCKET is its nng socket."""
+socket of the same falcond with the bundled model; $FALCOND_SOCKET is its nng socket, $FALCOND_EVENTS its PUB socket."""
 import http.client
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ import unittest
 
 import httpx2 as httpx
 import openai
+import pynng
 
 from falcon_client import Client
 
@@ -139,6 +141,47 @@ class OpenAI(unittest.TestCase):
             t.join()
         self.assertEqual(failures, [])
         self.assertTrue(eventually(lambda: sessions() == []))
+
+
+class Watching(unittest.TestCase):
+    def metrics(self):
+        status, body = ask("GET", "/metrics")
+        self.assertEqual(status, 200)
+        lines = body.decode().splitlines()
+        return {l.rpartition(" ")[0]: float(l.rpartition(" ")[2]) for l in lines if not l.startswith("#")}
+
+    def test_counters_and_histograms_count(self):
+        before = self.metrics()
+        ask("POST", "/v1/completions", {"prompt": PROMPT, "max_tokens": 10, "ignore_eos": True})
+        after = self.metrics()
+        grown = {name: after[name] - before[name] for name in after}
+        self.assertEqual(grown["falcond_generated_tokens_total"], 10)
+        self.assertEqual(grown["falcond_time_to_first_token_seconds_count"], 1)
+        self.assertEqual(grown['falcond_time_to_first_token_seconds_bucket{le="+Inf"}'], 1)
+        self.assertEqual(grown["falcond_time_between_tokens_seconds_count"], 9)
+        self.assertEqual(grown["falcond_queue_wait_seconds_count"], 1)
+        self.assertGreater(grown["falcond_steps_total"], 0)
+
+    def test_a_stream_of_events_tells_the_counters(self):
+        c = UnixConnection()
+        c.request("GET", "/falcon/events")
+        r, events = c.getresponse(), []
+        while len(events) < 3:
+            line = r.readline()
+            if line.startswith(b"data: "):
+                events.append(json.loads(line[6:]))
+        c.close()
+        self.assertEqual([e["event"] for e in events], ["hello", "tick", "tick"])
+        self.assertIn("decode", events[2]["tokens"])
+
+    def test_administrators_hear_events_on_the_pub_socket(self):
+        with pynng.Sub0(dial=os.environ["FALCOND_EVENTS"], topics=[b""], recv_timeout=20000) as sub:
+            event = json.loads(sub.recv())
+            self.assertEqual(event["event"], "tick")
+            os.kill(event["engine"]["pid"], signal.SIGKILL)
+            seen = set()
+            while not {"engine_gone", "engine_ready"} <= seen:
+                seen.add(json.loads(sub.recv())["event"])
 
 
 class Plain(unittest.TestCase):
