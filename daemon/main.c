@@ -130,6 +130,13 @@ static void on_guilty(void *arg, uint32_t slot, uint32_t run, uint32_t cause)
 	server_fail_session(&((struct app *)arg)->server, slot, run, cause);
 }
 
+/* For the watchdog. Before there is an engine, and once it was told to end, the loop is all there is to watch. */
+static bool is_alive(void *arg)
+{
+	const struct app *a = arg;
+	return !a->has_server || a->stopping || supervisor_alive(&a->supervisor);
+}
+
 static void on_failed(void *arg, const struct err *e)
 {
 	give_up(arg, e);
@@ -267,6 +274,7 @@ static int serve(struct app *a)
 	signal(SIGXFSZ, SIG_IGN); /* a file that grows too large is an error, as a full disk is */
 	watch_signal(a, &a->term, SIGTERM);
 	watch_signal(a, &a->interrupt, SIGINT);
+	notify_watch(a->loop, is_alive, a);
 	a->web = (struct web){.loop = a->loop, .config = &a->config, .auth = &a->auth, .server = &a->server};
 	int r = web_open(&a->web, &e);
 	if (r == 0)
@@ -369,6 +377,9 @@ static int configure(struct config *c, const struct command_line *l, struct err 
 		r = config_load(c, l->file ? l->file : DEFAULT_FILE, e);
 	for (size_t i = 0; r == 0 && i < l->n_set; i++)
 		r = config_set(c, l->set[i].key, l->set[i].value, e);
+	const char *folder = getenv("STATE_DIRECTORY"); /* that systemd has made for the unit */
+	if (r == 0 && folder != NULL && !config_is_set(c, CONFIG_STATE))
+		r = config_set(c, CONFIG_STATE, folder, e);
 	return r;
 }
 

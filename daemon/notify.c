@@ -15,7 +15,16 @@ static int sd_notify(int unset_environment, const char *state)
 	(void)state;
 	return 0;
 }
+
+static int sd_watchdog_enabled(int unset_environment, uint64_t *usec)
+{
+	(void)unset_environment;
+	(void)usec;
+	return 0;
+}
 #endif
+
+enum { FEEDS = 5 }; /* in a period of the watchdog: a loop that is late with some of them is alive */
 
 void notify_ready(void)
 {
@@ -35,4 +44,30 @@ void notify_status(const char *format, ...)
 	vsnprintf(line + 7, sizeof line - 7, format, args);
 	va_end(args);
 	sd_notify(0, line);
+}
+
+static struct {
+	uv_timer_t timer;
+	bool (*alive)(void *arg);
+	void *arg;
+} watch;
+
+static void on_feed(uv_timer_t *timer)
+{
+	(void)timer;
+	if (watch.alive(watch.arg))
+		sd_notify(0, "WATCHDOG=1");
+}
+
+void notify_watch(uv_loop_t *loop, bool (*alive)(void *arg), void *arg)
+{
+	uint64_t period_us;
+	if (sd_watchdog_enabled(0, &period_us) <= 0)
+		return;
+	uint64_t ms = period_us / 1000 / FEEDS;
+	watch.alive = alive;
+	watch.arg = arg;
+	uv_timer_init(loop, &watch.timer);
+	uv_timer_start(&watch.timer, on_feed, 0, ms > 0 ? ms : 1);
+	uv_unref((uv_handle_t *)&watch.timer);
 }

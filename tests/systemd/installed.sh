@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+# Sourced by the tests of the unit: installs what was built into a folder, as a package would, and finds the unit there.
+
+set -u
+srcdir=$(readlink -f "${srcdir:-.}")
+folder=$(mktemp -d)
+failures=0
+
+# A test that cannot run here is skipped, but where FALCON_NO_SKIP is set it has to run.
+skip() { # REASON
+	if [ -n "${FALCON_NO_SKIP-}" ]; then
+		echo "FAIL  this test may not be skipped here: $1"
+		exit 1
+	fi
+	echo "skipped: $1"
+	exit 77
+}
+
+ok() { # WHAT COMMAND...: the command succeeds
+	local what=$1
+	shift
+	if "$@"; then
+		echo "ok    $what"
+	else
+		echo "FAIL  $what"
+		failures=$((failures + 1))
+	fi
+}
+
+same() { # WHAT EXPECTED GOT
+	if [ "$2" = "$3" ]; then
+		echo "ok    $1"
+	else
+		printf 'FAIL  %s\n      expected: %s\n      got:      %s\n' "$1" "$2" "$3"
+		failures=$((failures + 1))
+	fi
+}
+
+install_into() { # FOLDER
+	"${MAKE:-make}" -s install DESTDIR="$1" >"$folder/install.log" 2>&1 || {
+		cat "$folder/install.log"
+		exit 1
+	}
+}
+
+find_installed() { # FOLDER NAME: its path below the folder, from /
+	local found
+	found=$(find "$1" -name "$2")
+	[ -n "$found" ] && echo "${found#"$1"}"
+}
