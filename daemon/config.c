@@ -60,6 +60,8 @@ static const struct config_key {
 			   "bytes for weights and sessions together; 0 is the weights and half of what is left"},
 	[CONFIG_CHUNK_MS] = {"chunk_ms", TYPE_COUNT, AT(chunk_ms), 1, 10000, "50", NULL,
 			     "milliseconds of prompts in one step while others generate"},
+	[CONFIG_SPECULATE] = {"speculate", TYPE_CHOICE, AT(speculate), 0, 0, "on", "on|off",
+			      "drafts of tokens where a session repeats itself; no byte depends on it"},
 	[CONFIG_DETACH_AFTER] = {"detach_after", TYPE_COUNT, AT(detach_after), 0, 1000000, "60", NULL,
 				 "seconds until a run that nobody reads is paused; 0 is never"},
 	[CONFIG_STEP_DEADLINE] = {"step_deadline", TYPE_COUNT, AT(step_deadline), 1, 3600, "10", NULL,

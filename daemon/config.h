@@ -16,8 +16,8 @@
 enum config_id {
 	CONFIG_MODEL, CONFIG_SOCKET, CONFIG_SOCKET_MODE, CONFIG_SOCKET_GROUP, CONFIG_ADMIN_GROUP, CONFIG_EVENTS,
 	CONFIG_STATE, CONFIG_SPILL_AFTER,
-	CONFIG_THREADS, CONFIG_KV, CONFIG_DENSE, CONFIG_MEMORY, CONFIG_CHUNK_MS, CONFIG_DETACH_AFTER, CONFIG_STEP_DEADLINE,
-	CONFIG_LIMIT_MESSAGE, CONFIG_LIMIT_REQUESTS,
+	CONFIG_THREADS, CONFIG_KV, CONFIG_DENSE, CONFIG_MEMORY, CONFIG_CHUNK_MS, CONFIG_SPECULATE,
+	CONFIG_DETACH_AFTER, CONFIG_STEP_DEADLINE, CONFIG_LIMIT_MESSAGE, CONFIG_LIMIT_REQUESTS,
 	CONFIG_LIMIT_SESSIONS, CONFIG_LIMIT_PAGES, CONFIG_LIMIT_QUEUED_TOKENS, CONFIG_HTTP_LISTEN,
 	CONFIG_HTTP_KEYS, CONFIG_KEYS
 };
@@ -31,6 +31,7 @@ struct config {
 	uint64_t dense;        /* 0 exact, 1 openblas */
 	uint64_t memory;       /* bytes, 0: half of what is available */
 	uint64_t chunk_ms;
+	uint64_t speculate;    /* 0 on, 1 off */
 	uint64_t detach_after; /* seconds, 0: never */
 	uint64_t spill_after;  /* seconds, 0: never */
 	uint64_t step_deadline; /* seconds that a step of the engine has at least */

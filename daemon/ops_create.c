@@ -108,6 +108,8 @@ static int set_params(struct request *q, struct board_record *r)
 	TAKE(frequency_penalty, FREQUENCY_PENALTY)
 	TAKE(seed, SEED)
 #undef TAKE
+	if (all || ipc_has(in, IPC_F_PRIORITY))
+		r->priority = strcmp(in->priority.data, "batch") == 0 ? BOARD_BATCHED : BOARD_INTERACTIVE;
 	if (all && !ipc_has(in, IPC_F_SEED))
 		p->seed = draw_seed();
 	if (all || ipc_has(in, IPC_F_STOP)) {
@@ -292,6 +294,7 @@ static void copy_session(struct request *q, struct session *s, const struct sess
 	memcpy(r->stops, from->stops, sizeof r->stops);
 	r->n_biases = from->n_biases;
 	memcpy(r->biases, from->biases, sizeof r->biases);
+	r->priority = from->priority;
 	r->flags = s->flags = donor->flags;
 	r->n_given = s->n_given = donor->n_given;
 	r->n_end = s->n_end = donor->n_end;

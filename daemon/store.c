@@ -141,6 +141,7 @@ static int make_board(struct store *s, const struct config *c, uint32_t n_contex
 	memcpy(h.set_id, s->set_id, sizeof h.set_id);
 	board_fingerprint(s->arena.fingerprint, s->arena.kv, (uint32_t)c->dense, h.fingerprint);
 	h.chunk_ms = (uint32_t)c->chunk_ms;
+	h.speculate = c->speculate == 0 ? BOARD_SPECULATE : BOARD_PLAIN;
 	int r = make_segment("board", &h, sizeof h, h.size, &s->board_fd, e);
 	if (r < 0 || (r = lock_board(s->board_fd, e)) < 0)
 		return r;

@@ -23,6 +23,7 @@ static void forget(struct slots *s, uint32_t slot)
 	s->running[o->place]->place = o->place;
 	s->views[slot] = NULL;
 	ending_done(&o->ending);
+	speculate_done(&o->speculate);
 	free(o->pages);
 	free(o);
 }
@@ -119,6 +120,8 @@ static int read_session(const struct slots *s, struct session *o, struct err *e)
 	ending_start(&o->ending, o->record.n_given);
 	for (uint32_t i = o->record.n_given; i < o->n_tokens; i++)
 		ending_take(&o->ending, s->tokenizer, &o->record, log[i]);
+	if (!fills_only(o))
+		speculate_init(&o->speculate, o->record.n_end < b->header->n_context ? o->record.n_end : b->header->n_context);
 	return 0;
 }
 
@@ -236,18 +239,35 @@ static void write_heads(const struct slots *s, const struct session *o, uint32_t
 		memcpy(segments_head(s->segments, o->pages[i])->ids, log + i * PAGE_TOKENS, sizeof(struct pages_head));
 }
 
-void slots_advance(struct slots *s, struct session *o, uint32_t n_kv, int32_t token)
+uint32_t slots_draft_room(const struct slots *s, const struct session *o)
 {
+	uint32_t end = s->segments->board.header->n_context;
+	if (end > o->record.n_end)
+		end = o->record.n_end;
+	if (end > o->n_pages * PAGE_TOKENS + 1) /* the last token needs no keys and values */
+		end = o->n_pages * PAGE_TOKENS + 1;
+	return end > o->n_tokens + 1 ? end - o->n_tokens - 1 : 0;
+}
+
+uint32_t slots_advance(struct slots *s, struct session *o, uint32_t n_kv, const int32_t *tokens, uint32_t n)
+{
+	int32_t *log = board_log(&s->segments->board, o->slot);
+	enum board_reason reason = 0;
+	uint32_t taken = 0;
+	CHECK(o->n_tokens + n <= s->segments->board.header->n_context && (n == 0 || o->n_tokens + n == n_kv + 1));
+	while (taken < n && !reason) {
+		log[o->n_tokens++] = tokens[taken];
+		ending_take(&o->ending, s->tokenizer, &o->record, tokens[taken++]);
+		reason = session_over(s, o);
+	}
+	n_kv -= n - taken;
 	write_heads(s, o, o->n_kv, n_kv);
 	o->n_kv = n_kv;
-	if (token >= 0) {
-		CHECK(o->n_tokens < s->segments->board.header->n_context && o->n_tokens == n_kv);
-		board_log(&s->segments->board, o->slot)[o->n_tokens++] = token;
-		ending_take(&o->ending, s->tokenizer, &o->record, token);
-	}
 	store_progress(s, o->slot, o->n_kv, o->n_tokens);
 	s->told = true;
-	enum board_reason reason = session_over(s, o);
+	if (n == 0)
+		reason = session_over(s, o);
 	if (reason)
 		slots_end(s, o, reason);
+	return taken;
 }

@@ -12,6 +12,7 @@
 #define FALCON_ENGINE_SLOTS_H
 
 #include "engine/segments.h"
+#include "engine/speculate.h"
 #include "text/ending.h"
 
 /* A slot whose run is RUNNING. */
@@ -24,6 +25,7 @@ struct session {
 	void **pages;               /* [n_table] payloads in ascending order */
 	struct board_record record; /* a copy, checked when the view was built */
 	struct ending ending;       /* over tokens [n_given, n_tokens) */
+	struct speculate speculate; /* speed alone */
 };
 
 struct slots {
@@ -54,11 +56,14 @@ static inline bool slots_decoding(const struct session *o)
 	return o->n_kv + 1 == o->n_tokens && o->n_tokens < o->record.n_end && !(o->record.flags & BOARD_SCORE);
 }
 
+/* Tokens that may be drafted to follow o's last one: so many have a page, and one more is wanted after them. */
+uint32_t slots_draft_room(const struct slots *s, const struct session *o);
+
 /*
- * Publishes that positions below n_kv are computed and, unless token is -1, that the next token is this one. Ends the run if
- * that was all: o is gone then.
+ * Publishes that positions below n_kv are computed and that these n tokens follow, the last of them at n_kv (n is 0 where no
+ * token was drawn). A run that ends with one of them is ended: the rest is forgotten, and o is gone. Returns how many counted.
  */
-void slots_advance(struct slots *s, struct session *o, uint32_t n_kv, int32_t token);
+uint32_t slots_advance(struct slots *s, struct session *o, uint32_t n_kv, const int32_t *tokens, uint32_t n);
 
 /* Ends the run for this reason; o is gone. */
 void slots_end(struct slots *s, struct session *o, enum board_reason reason);

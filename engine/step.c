@@ -21,6 +21,9 @@ enum {
 	STEP_ROWS = STEP_TOKENS, /* rows of logits */
 };
 
+/* What a drafted row counts as at least, in tokens: where measured times say that it costs nothing, they err. */
+static const float DRAFT_LEAST = 1.0f / 32;
+
 /* One row of logits and what is made of it: the next token, or what the model says of the next position. */
 struct row {
 	struct session *session;
@@ -37,7 +40,6 @@ struct step {
 	struct tokenizer *tokenizer;
 	struct slots slots;
 	struct schedule schedule;
-	struct pace pace;
 	struct threads *threads;
 	struct forward *forward;
 	struct sampler **samplers; /* one a thread */
@@ -50,6 +52,7 @@ struct step {
 
 	struct forward_span spans[BOARD_BATCH];
 	struct session *batch[BOARD_BATCH]; /* whose span it is */
+	struct draft { uint32_t n; float cost; } drafts[BOARD_BATCH]; /* tokens of span i that are drafted, and their price in tokens */
 	uint32_t first_row[BOARD_BATCH + 1]; /* rows of span i: [first_row[i], first_row[i + 1]) */
 	uint32_t n_spans;
 	struct row rows[STEP_ROWS];
@@ -72,7 +75,6 @@ int step_new(const struct segments *segments, const struct kernels *kernels, con
 	s->segments = segments;
 	s->kernels = kernels;
 	s->wake = o->wake;
-	s->pace.weights = segments->weights_size;
 	struct forward_options options = {.kv = segments->arena.kv, .max_tokens = STEP_TOKENS, .max_spans = BOARD_BATCH,
 		.max_logits = STEP_ROWS, .max_context = segments->board.header->n_context, .threads = o->threads,
 		.dense = o->dense};
@@ -91,6 +93,7 @@ int step_new(const struct segments *segments, const struct kernels *kernels, con
 		s->samplers[i] = sampler_new(n_vocab);
 	s->logits = xcalloc(STEP_ROWS, n_vocab * sizeof *s->logits); /* rows that are never used stay untouched */
 	slots_init(&s->slots, segments, s->tokenizer);
+	schedule_init(&s->schedule, &segments->model.hp, segments->weights_size);
 	struct board_header *h = segments->board.header;
 	h->step += h->step & 1; /* an engine that died within a step left it odd */
 	*ret = s;
@@ -102,6 +105,7 @@ void step_free(struct step *s)
 	if (s == NULL)
 		return;
 	slots_done(&s->slots);
+	schedule_done(&s->schedule);
 	for (uint32_t i = 0; s->samplers != NULL && i < threads_count(s->threads); i++)
 		sampler_free(s->samplers[i]);
 	free(s->samplers);
@@ -163,12 +167,11 @@ static bool admitted(const struct step *s, const struct session *o)
 	return trial == 0 || atomic_load_explicit(&b->words[o->slot].trial, memory_order_relaxed) == trial;
 }
 
-/* Lists the sessions that can go on now. Score runs share the room of the rows ring. Returns whether any generates. */
-static bool gather(struct step *s)
+/* Lists the sessions that can go on now. Score runs share the room of the rows ring. */
+static void gather(struct step *s)
 {
 	struct slots *slots = &s->slots;
 	uint32_t scoring = count_scoring(slots), room = rows_free(&s->segments->board);
-	bool decoding = false;
 	grow_items(s);
 	s->n_items = 0;
 	for (uint32_t i = slots->n_running; i-- > 0;) { /* downwards: an ended run's place is taken by the last */
@@ -187,25 +190,25 @@ static bool gather(struct step *s)
 		if (ready == 0)
 			continue;
 		bool decode = slots_decoding(o);
-		decoding |= decode;
 		s->sessions[s->n_items] = o;
-		s->items[s->n_items++] = (struct schedule_item){.owner = o->record.owner, .ready = ready, .decode = decode,
+		s->items[s->n_items++] = (struct schedule_item){.owner = o->record.owner, .ready = ready, .first = o->n_kv,
+			.decode = decode, .batch = o->record.priority == BOARD_BATCHED,
 			.rank = decode ? o->served : o->n_tokens - o->n_kv};
 	}
-	return decoding;
 }
 
-/* Rows of logits that a session needs of a span that ends at `end`. */
-static uint32_t rows_wanted(const struct session *o, uint32_t end)
+/* Rows of logits that a session needs of a span that ends at `end`, its last tokens drafted. */
+static uint32_t rows_wanted(const struct session *o, uint32_t end, uint32_t drafted)
 {
-	if (o->record.flags & BOARD_SCORE)
+	if (drafted > 0 || o->record.flags & BOARD_SCORE)
 		return FORWARD_ALL;
 	return end == o->n_tokens && o->n_tokens < o->record.n_end ? FORWARD_LAST : FORWARD_NONE;
 }
 
-static void add_span(struct step *s, struct session *o, uint32_t n)
+static void add_span(struct step *s, struct session *o, uint32_t n, struct draft draft)
 {
-	uint32_t first = o->n_kv, wanted = rows_wanted(o, first + n), n_vocab = s->segments->model.hp.n_vocab;
+	uint32_t first = o->n_kv, wanted = rows_wanted(o, first + n, draft.n), n_vocab = s->segments->model.hp.n_vocab;
+	n += draft.n;
 	uint32_t n_rows = wanted == FORWARD_ALL ? n : wanted == FORWARD_LAST ? 1 : 0;
 	CHECK(s->n_spans < BOARD_BATCH && s->n_rows + n_rows <= STEP_ROWS);
 	float *logits = s->logits + (size_t)s->n_rows * n_vocab;
@@ -213,40 +216,92 @@ static void add_span(struct step *s, struct session *o, uint32_t n)
 		s->rows[s->n_rows++] = (struct row){.session = o, .span = s->n_spans, .position = first + n - n_rows + i,
 			.logits = logits + (size_t)i * n_vocab};
 	s->batch[s->n_spans] = o;
+	s->drafts[s->n_spans] = draft;
 	s->spans[s->n_spans++] = (struct forward_span){.ids = board_log(&s->segments->board, o->slot) + first, .first = first,
 		.n = n, .pages = o->pages, .logits = wanted, .logits_out = logits};
 	s->first_row[s->n_spans] = s->n_rows;
 }
 
-/* Makes the step's batch of what the schedule gives to whom. Returns tokens of prompts in it. */
-static uint32_t batch(struct step *s, bool decoding)
+/* What the step may still be lengthened by for drafts. */
+struct drafting {
+	uint32_t mode;   /* enum board_speculate */
+	uint32_t tokens;
+	float ns;        /* time that is left for them: of chunk_ms, unless a session is alone */
+	float token_ns;  /* what a session's next token costs without drafts */
+};
+
+static struct drafting plan_drafts(const struct step *s, float chunk_ns)
 {
-	struct schedule_limits limits = {.spans = BOARD_BATCH, .tokens = STEP_TOKENS,
-		.prompt = schedule_prompt(&s->schedule, s->segments->board.header->chunk_ms, decoding)};
-	schedule_share(&s->schedule, s->items, s->n_items, limits);
-	uint32_t prompt = 0;
+	const struct schedule *c = &s->schedule;
+	struct drafting d = {.mode = s->segments->board.header->speculate, .tokens = STEP_TOKENS - c->decoding - c->prompt};
+	if (c->decoding > 0)
+		d.token_ns = pace_ns(&c->pace, c->rows) / (float)c->decoding;
+	if (s->n_items == 1)
+		d.ns = SPECULATE_CREDIT * d.token_ns;
+	else if (c->prompt == 0)
+		d.ns = chunk_ns;
+	return d;
+}
+
+/* How many tokens session o can pay for, at `row` rows a token, and the step has time for. */
+static uint32_t draft_most(const struct step *s, const struct session *o, const struct drafting *d, float row)
+{
+	if (d->mode == BOARD_SPECULATE_ALWAYS)
+		return SPECULATE_MOST;
+	float budget = o->speculate.credit * d->token_ns;
+	budget = budget < d->ns ? budget : d->ns;
+	float fit = budget > 0 ? pace_room(&s->schedule.pace, s->schedule.rows, budget) / row : 0;
+	return fit < (float)o->speculate.length ? (uint32_t)fit : o->speculate.length;
+}
+
+/* Drafts for session o, which generates, and adds that to the step's rows. */
+static struct draft draft(struct step *s, struct session *o, struct drafting *d)
+{
+	const struct pace *pace = &s->schedule.pace;
+	if (d->mode == BOARD_PLAIN)
+		return (struct draft){0};
+	float row = pace_row(pace, o->n_tokens), before = s->schedule.rows;
+	uint32_t most = draft_most(s, o, d, row), room = slots_draft_room(&s->slots, o);
+	most = most < room ? most : room;
+	most = most < d->tokens ? most : d->tokens;
+	uint32_t n = most > 0 ? speculate_draft(&o->speculate, board_log(&s->segments->board, o->slot), o->n_tokens, most) : 0;
+	if (n == 0)
+		return (struct draft){0};
+	s->schedule.rows += (float)n * row;
+	float ns = pace_ns(pace, s->schedule.rows) - pace_ns(pace, before), least = (float)n * DRAFT_LEAST * d->token_ns;
+	ns = ns > least ? ns : least;
+	d->ns -= ns;
+	d->tokens -= n;
+	return (struct draft){.n = n, .cost = d->token_ns > 0 ? ns / d->token_ns : 0};
+}
+
+/* Makes the step's batch of what the schedule gives to whom, and of drafts. */
+static void batch(struct step *s)
+{
+	float chunk_ns = (float)s->segments->board.header->chunk_ms * 1e6f;
+	schedule_share(&s->schedule, s->items, s->n_items,
+		       (struct schedule_limits){.spans = BOARD_BATCH, .tokens = STEP_TOKENS, .chunk_ns = chunk_ns});
+	struct drafting drafting = plan_drafts(s, chunk_ns);
 	s->n_spans = s->n_rows = 0;
+	uint64_t turn = s->segments->board.header->step / 2; /* whoever comes first may draft most */
 	for (uint32_t i = 0; i < s->n_items; i++) {
-		if (s->items[i].n == 0)
-			continue;
-		add_span(s, s->sessions[i], s->items[i].n);
-		prompt += s->items[i].decode ? 0 : s->items[i].n;
+		uint32_t at = (uint32_t)((turn + i) % s->n_items);
+		const struct schedule_item *item = &s->items[at];
+		bool drafts = item->decode && !(item->batch && s->schedule.yielding);
+		if (item->n > 0)
+			add_span(s, s->sessions[at], item->n, drafts ? draft(s, s->sessions[at], &drafting) : (struct draft){0});
 	}
-	return prompt;
 }
 
 /* Says on the board who is about to be computed, and how long that may take: the suspects if the engine dies of it. */
-static void begin(struct step *s, uint64_t now, uint32_t prompt)
+static void begin(struct step *s, uint64_t now)
 {
 	struct board_header *h = s->segments->board.header;
-	uint32_t tokens = 0;
-	for (uint32_t i = 0; i < s->n_spans; i++) {
+	for (uint32_t i = 0; i < s->n_spans; i++)
 		h->suspects[i] = s->batch[i]->slot;
-		tokens += s->spans[i].n;
-	}
 	atomic_store_explicit(&h->n_suspects, s->n_spans, memory_order_relaxed);
 	atomic_store_explicit(&h->step_started, now, memory_order_relaxed);
-	atomic_store_explicit(&h->step_expected, pace_expect(&s->pace, prompt, tokens), memory_order_relaxed);
+	atomic_store_explicit(&h->step_expected, pace_expect(&s->schedule.pace, s->schedule.rows), memory_order_relaxed);
 	atomic_store_explicit(&h->step, h->step + 1, memory_order_release);
 	for (uint32_t i = 0; i < s->n_spans; i++)
 		s->batch[i]->served = h->step;
@@ -290,23 +345,45 @@ static void publish_scores(const struct step *s, const struct session *o, const 
 		rows_publish_logprobs(b, o->slot, o->run, rows[0].position, logprobs, said);
 }
 
-/* Publishes what became of span i. */
-static void publish(struct step *s, uint32_t i)
+/*
+ * Publishes what a span of generated tokens brought: drafted tokens are right up to the first that differs from the token drawn
+ * in its place, and that one counts too. Returns how many tokens that are.
+ */
+static uint32_t publish_tokens(struct step *s, struct session *o, const struct row *rows, uint32_t n_rows, struct draft draft)
+{
+	const int32_t *log = board_log(&s->segments->board, o->slot) + o->n_tokens;
+	int32_t tokens[SPECULATE_MOST + 1];
+	uint32_t right = 0;
+	CHECK(n_rows == draft.n + 1 && draft.n <= SPECULATE_MOST);
+	for (uint32_t i = 0; i < n_rows; i++)
+		tokens[i] = rows[i].token;
+	while (right < draft.n && log[right] == tokens[right])
+		right++;
+	speculate_learn(&o->speculate, draft.n, right, draft.cost);
+	return slots_advance(&s->slots, o, rows[right].position + 1, tokens, right + 1);
+}
+
+/* Publishes what became of span i. Returns tokens generated. */
+static uint32_t publish(struct step *s, uint32_t i)
 {
 	struct session *o = s->batch[i];
 	const struct forward_span *span = &s->spans[i];
 	const struct row *rows = &s->rows[s->first_row[i]];
 	uint32_t n_rows = s->first_row[i + 1] - s->first_row[i];
+	if (span->failed && s->drafts[i].n > 0) {
+		speculate_done(&o->speculate); /* the tokens that are its own may be sound: the next step computes those alone */
+		return 0;
+	}
 	if (span->failed) {
 		slots_end(&s->slots, o, BOARD_ERROR);
-		return;
+		return 0;
 	}
 	if (o->record.flags & BOARD_SCORE) {
 		publish_scores(s, o, rows, n_rows);
-		slots_advance(&s->slots, o, span->first + span->n, -1);
-		return;
+		return slots_advance(&s->slots, o, span->first + span->n, NULL, 0);
 	}
-	slots_advance(&s->slots, o, span->first + span->n, n_rows ? rows[0].token : -1);
+	return n_rows > 0 ? publish_tokens(s, o, rows, n_rows, s->drafts[i])
+			  : slots_advance(&s->slots, o, span->first + span->n, NULL, 0);
 }
 
 /* Ends the step: its work is on the board, `step` is even again, the counters have grown. */
@@ -322,23 +399,20 @@ static void end(struct step *s, uint32_t prompt, uint32_t decoded)
 
 bool step_run(struct step *s)
 {
-	bool decoding = gather(s);
+	gather(s);
 	if (s->n_items == 0) {
 		tell(s);
 		return false;
 	}
 	uint64_t start = clock_ns();
-	uint32_t prompt = batch(s, decoding), tokens = 0;
-	begin(s, start, prompt);
+	uint32_t decoded = 0;
+	batch(s);
+	begin(s, start);
 	threads_run(s->threads, work, s);
-	for (uint32_t i = 0; i < s->n_spans; i++) {
-		tokens += s->spans[i].n;
-		publish(s, i);
-	}
-	end(s, prompt, tokens - prompt);
-	uint64_t took = clock_ns() - start;
-	schedule_measure(&s->schedule, prompt, tokens, took);
-	pace_measure(&s->pace, prompt, took);
+	for (uint32_t i = 0; i < s->n_spans; i++)
+		decoded += publish(s, i);
+	end(s, s->schedule.prompt, decoded);
+	schedule_measure(&s->schedule, clock_ns() - start);
 	tell(s);
 	return true;
 }

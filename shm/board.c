@@ -85,6 +85,8 @@ static int record_counts(const struct board_header *h, const struct board_record
 	if (r->n_given > r->n_from || r->n_from > h->n_context || r->kv_from > r->n_from || r->n_end < r->n_given)
 		return err_set(e, -EINVAL, "session record: given %u, from %u, end %u, computed %u of a context of %u", r->n_given,
 			       r->n_from, r->n_end, r->kv_from, h->n_context);
+	if (r->priority > BOARD_BATCHED)
+		return err_set(e, -EINVAL, "session record: priority %u", r->priority);
 	if (r->n_stops > BOARD_STOPS || r->n_biases > BOARD_BIASES)
 		return err_set(e, -EINVAL, "session record: %u stop strings, %u logit biases", r->n_stops, r->n_biases);
 	for (uint32_t i = 0; i < r->n_stops; i++)

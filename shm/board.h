@@ -58,6 +58,9 @@ enum board_reason {
 	BOARD_ERROR,     /* the engine cannot compute it (numbers that are not finite, or a record it does not accept) */
 };
 
+/* Whether the engine drafts tokens from a session's own log: where it pays, or (for tests) wherever it can. */
+enum board_speculate { BOARD_PLAIN = 0, BOARD_SPECULATE, BOARD_SPECULATE_ALWAYS };
+
 /* {run, verb or state} in one word. Runs are 24 bits. */
 static inline uint32_t board_word(uint32_t run, uint32_t low) { return run << 8 | (low & 0xffu); }
 static inline uint32_t board_run(uint32_t word) { return word >> 8; }
@@ -88,6 +91,9 @@ static_assert(offsetof(struct board_words, progress) == 64, "board_words.progres
 
 enum { BOARD_FAILED_LATE = 255 }; /* its step never ended */
 enum board_record_flags { BOARD_IGNORE_EOS = 1, BOARD_SCORE = 2, BOARD_ROWS = 4 };
+
+/* Who yields to whom. Records written before the field was there have 0. */
+enum board_priority { BOARD_INTERACTIVE = 0, BOARD_BATCHED = 1 };
 
 /* Sampling parameters; DESIGN of the sampler in model/sampler.h. */
 struct board_params {
@@ -126,7 +132,8 @@ struct board_record {
 	struct board_bias biases[BOARD_BIASES];
 	uint32_t n_tokens;     /* engine */
 	uint32_t failed;       /* not 0: the engine died of this run alone, twice: the signal, or BOARD_FAILED_LATE */
-	uint32_t reserved[2];
+	uint32_t priority;     /* enum board_priority */
+	uint32_t reserved[1];
 };
 #define BOARD_RECORD_VERSION 1u
 static_assert(offsetof(struct board_record, owner) == 8, "board_record.owner");
@@ -138,6 +145,7 @@ static_assert(offsetof(struct board_record, stops) == 232, "board_record.stops")
 static_assert(offsetof(struct board_record, biases) == 744, "board_record.biases");
 static_assert(offsetof(struct board_record, n_tokens) == 1256, "board_record.n_tokens");
 static_assert(offsetof(struct board_record, failed) == 1260, "board_record.failed");
+static_assert(offsetof(struct board_record, priority) == 1264, "board_record.priority");
 enum { BOARD_RECORD_SIZE = 2048 };
 static_assert(sizeof(struct board_record) <= BOARD_RECORD_SIZE, "board_record");
 
@@ -176,7 +184,8 @@ struct board_header {
 	uint32_t chunk_ms;          /* time budget of a step's prefill, milliseconds */
 	_Atomic uint64_t ring_tail; /* entries that falcond has taken */
 	_Atomic uint32_t trial;     /* not 0: only slots whose `trial` is this number are computed */
-	uint8_t pad1[256 - 20];
+	uint32_t speculate;         /* enum board_speculate */
+	uint8_t pad1[256 - 24];
 
 	/* engine */
 	_Atomic uint64_t ring_head;     /* entries published */

@@ -80,6 +80,7 @@ static void make_board(struct rig *r, const struct weights_header *image, const 
 	memcpy(h.set_id, image->set_id, sizeof h.set_id);
 	board_fingerprint(image->fingerprint, shape->kv, shape->dense, h.fingerprint);
 	h.chunk_ms = shape->chunk_ms;
+	h.speculate = shape->speculate;
 	h.n_used = shape->n_slots;
 	good(r->board_fd = segment_create("board", h.size, &e), &e);
 	assert_int_equal(pwrite(r->board_fd, &h, sizeof h, 0), sizeof h);
@@ -179,7 +180,9 @@ void rig_write(struct rig *r, uint32_t slot, const struct rig_run *run)
 	record->name_length = (uint32_t)snprintf(record->name, sizeof record->name, "slot-%u", slot);
 	record->n_given = record->n_from = run->n_ids;
 	record->n_end = run->n_ids + run->n;
-	record->params = (struct board_params){.temp = run->temp, .top_p = 1, .repeat_penalty = 1, .seed = run->seed};
+	record->priority = run->priority;
+	record->params = (struct board_params){.temp = run->temp, .top_p = 1, .seed = run->seed,
+		.repeat_penalty = run->repeat_penalty != 0 ? run->repeat_penalty : 1, .repeat_last_n = run->repeat_last_n};
 	if (run->stop != NULL) {
 		record->n_stops = 1;
 		record->stop_length[0] = (uint8_t)strlen(run->stop);

@@ -28,6 +28,7 @@ struct rig_shape {
 	uint32_t kv;       /* enum pages_kv */
 	uint32_t chunk_ms;
 	uint32_t dense;    /* of all its engines: 0 exact, 1 openblas */
+	uint32_t speculate; /* enum board_speculate */
 };
 
 /* What one run asks for; zero means off, none, or greedy. */
@@ -37,7 +38,9 @@ struct rig_run {
 	uint32_t n_ids;
 	uint32_t n;         /* tokens to generate */
 	uint32_t flags;     /* enum board_record_flags */
-	float temp;
+	float temp, repeat_penalty;
+	uint32_t repeat_last_n;
+	uint32_t priority;  /* enum board_priority */
 	uint64_t seed;
 	const char *stop;
 	uint32_t pages;     /* pages granted; 0: as many as the run needs */
