@@ -8,6 +8,7 @@
 #define FALCON_BASE_TEAM_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct team {
@@ -15,7 +16,11 @@ struct team {
 	_Atomic uint32_t waiting;       /* members at the barrier */
 	_Atomic uint32_t round;         /* barriers passed */
 	_Atomic uint32_t next;          /* next piece of the current phase */
+	_Atomic uint32_t sleeping;      /* members in futex wait, or about to be */
 };
+
+/* A little work that a member can do while it waits, less than a microsecond a call. False: there is no more of it. */
+typedef bool team_idle(void *arg);
 
 void team_init(struct team *t, uint32_t n);
 
@@ -24,6 +29,9 @@ void team_init(struct team *t, uint32_t n);
  * few tens of microseconds, then sleeps (futex).
  */
 void team_barrier(struct team *t);
+
+/* The same; until the others are here `idle` is called again and again. */
+void team_barrier_idle(struct team *t, team_idle *idle, void *arg);
 
 /* The next piece of the phase: 0, 1, 2 ... each number goes to one member. */
 static inline uint32_t team_take(struct team *t)

@@ -18,7 +18,7 @@
 #include "shm/weights.h"
 
 enum {
-	KERNELS_GROUP = 4,   /* tokens whose activations stand together */
+	KERNELS_GROUP = 4,   /* tokens whose activations stand together; a single token stands alone */
 	KERNELS_SPAN = 512,  /* positions of one attention span; spans are merged in ascending order */
 	KERNELS_ARITHMETIC = PAGES_ARITHMETIC, /* version of docs/ARITHMETIC.md: raised with any change that moves one bit */
 };
@@ -32,11 +32,12 @@ struct kernels_matrix {
 
 /*
  * Activations of n tokens as a quantised matrix reads them: blocks of 32 columns, int8 codes q, scale d, x ~ d * q.
- * Tokens stand in groups of four, so that a register tile reads one cache line:
- *	q   int8  [ceil(n/4)][cols/32][8 column groups][4 tokens][4 columns]
- *	d   float [ceil(n/4)][cols/32][4 tokens]
- *	sum int16 [ceil(n/4)][cols/32][4 tokens][2]: sum of q over columns 0,1 mod 4, and over columns 2,3 mod 4
- * Codes of tokens beyond n in the last group are zero.
+ * Tokens stand in groups of g = kernels_group(n), four, so that a register tile reads one cache line:
+ *	q   int8  [ceil(n/g)][cols/32][8 column groups][g tokens][4 columns]
+ *	d   float [ceil(n/g)][cols/32][g tokens]
+ *	sum int16 [ceil(n/g)][cols/32][g tokens][2]: sum of q over columns 0,1 mod 4, and over columns 2,3 mod 4
+ * Codes of tokens beyond n in the last group are zero. A single token is a group of its own: among three lanes of zeros its codes
+ * would fill the first-level cache, past which the weights stream.
  */
 struct kernels_activations {
 	int8_t *q;
@@ -45,6 +46,11 @@ struct kernels_activations {
 	uint32_t cols; /* multiple of 32 */
 	uint32_t n;
 };
+
+static inline uint32_t kernels_group(uint32_t n)
+{
+	return n == 1 ? 1 : KERNELS_GROUP;
+}
 
 /* Bytes that kernels_place() cuts the three arrays of n tokens from; the memory must be 64-byte aligned. */
 size_t kernels_activation_bytes(uint32_t n, uint32_t cols);

@@ -96,14 +96,16 @@ static size_t round_up(size_t value)
 	return (value + 63) / 64 * 64;
 }
 
+/* Blocks of one token each, those that fill up the last group with them. */
 static size_t blocks(uint32_t n, uint32_t cols)
 {
-	return (size_t)((n + KERNELS_GROUP - 1) / KERNELS_GROUP) * (cols / WEIGHTS_BLOCK);
+	uint32_t group = kernels_group(n);
+	return (size_t)((n + group - 1) / group) * group * (cols / WEIGHTS_BLOCK);
 }
 
-static size_t bytes_q(uint32_t n, uint32_t cols) { return blocks(n, cols) * WEIGHTS_BLOCK * KERNELS_GROUP; }
-static size_t bytes_d(uint32_t n, uint32_t cols) { return round_up(blocks(n, cols) * KERNELS_GROUP * sizeof(float)); }
-static size_t bytes_sum(uint32_t n, uint32_t cols) { return round_up(blocks(n, cols) * KERNELS_GROUP * 2 * sizeof(int16_t)); }
+static size_t bytes_q(uint32_t n, uint32_t cols) { return round_up(blocks(n, cols) * WEIGHTS_BLOCK); }
+static size_t bytes_d(uint32_t n, uint32_t cols) { return round_up(blocks(n, cols) * sizeof(float)); }
+static size_t bytes_sum(uint32_t n, uint32_t cols) { return round_up(blocks(n, cols) * 2 * sizeof(int16_t)); }
 
 size_t kernels_activation_bytes(uint32_t n, uint32_t cols)
 {

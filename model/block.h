@@ -16,12 +16,17 @@
 
 enum {
 	BLOCK_TILE = 128,       /* most rows (query heads x tokens) of one attention tile */
+	BLOCK_LEAST = 8,        /* rows below which no tile is cut for the sake of more pieces */
 	BLOCK_SPREAD = 4,       /* tiles a thread from which on a tile's spans are not spread over threads */
 	BLOCK_PARTS = 5,        /* most matrices of one product: queries, keys, values, gate, up */
-	BLOCK_PIECE = 64 << 10, /* least bytes of weights a piece */
+	BLOCK_AHEAD = 2,        /* ranges that a member reads ahead: most parts of a piece */
 };
+#define BLOCK_FIRST UINT32_MAX
 
-/* An activation matrix that products read: rows of `cols` floats, and their codes where a quantised matrix reads them. */
+/*
+ * An activation matrix that products read: rows of `cols` floats, and their codes where a quantised matrix reads them. What a
+ * norm makes of at most one group of rows each member makes for itself, in `own`, which takes less time than to wait for another.
+ */
 struct block_input {
 	float *x;               /* [n][ld] */
 	size_t ld;
@@ -30,6 +35,7 @@ struct block_input {
 	bool coded;             /* some quantised matrix reads it: codes have memory */
 	void *memory;
 	struct kernels_activations codes;
+	struct block_input *own; /* [threads] or NULL */
 };
 
 /* One matrix of a product, with the place of its output. */
@@ -45,12 +51,18 @@ struct block_part {
 };
 
 /*
- * Matrices that are multiplied in one pass. Side by side ([Wq; Wk; Wv; Wup]) each has its own output; in a sum
- * ([Wo | Wdown]) the parts add up, in order, to one.
+ * Matrices that are multiplied in one pass. Side by side ([Wq; Wk; Wv; Wup]) each has its own output, and gelu may be applied to
+ * the last one's; gated, an output of the first is multiplied with the same of the second; in a sum ([Wo | Wdown]) the parts
+ * add up, in order, to one, which is added to the residual stream.
  */
+enum block_kind { BLOCK_SIDE, BLOCK_GATED, BLOCK_SUM };
 struct block_product {
+	enum block_kind kind;
 	struct block_part part[BLOCK_PARTS];
 	uint32_t n_parts, pieces;
+	struct block_input *into;  /* what the activated outputs are, or NULL without an activation */
+	bool codes;                /* somebody reads their codes */
+	const struct block_product *next; /* of the pass, the head's is the first */
 };
 
 /* One layer's products. The parallel block has `in` with the MLP's parts and `out` with both; the sequential one all four. */
@@ -92,16 +104,22 @@ struct forward {
 	float *sum;             /* [n_embd] output of the block's sums */
 	struct block_input attn_in, mlp_in, o_in, down_in, head_in;
 	struct block_layer *layers; /* [n_layer] */
-	struct block_part head; /* out is each member's own */
+	struct block_product head; /* out is each member's own */
 
 	/* attention */
 	struct block_tile *tiles;
 	uint32_t n_tiles, max_tiles, tile_pieces;
+	uint32_t max_stores;    /* places for partials: fewer pairs of a tile and a head are spread */
 	bool spread;            /* parts of one tile go to several members */
-	_Atomic uint32_t *left; /* [BLOCK_SPREAD * threads] parts of a tile that are not yet computed */
-	float *partials;        /* [BLOCK_SPREAD * threads][max_parts][BLOCK_TILE * (head_dim + 2)] */
+	_Atomic uint32_t *left; /* [max_stores] parts of a tile that are not yet computed */
+	float *partials;        /* [max_stores][max_parts][BLOCK_TILE * (head_dim + 2)] */
 
 	struct block_worker *workers; /* [threads] */
+};
+
+struct block_range {
+	const uint8_t *at;
+	uint64_t bytes;
 };
 
 /* What one member has for itself. */
@@ -115,7 +133,20 @@ struct block_worker {
 	float *merged;                   /* [BLOCK_TILE][head_dim] */
 	float *logits;                   /* [max_logits][16 * head chunk] */
 	float *panel;                    /* dense_panel_bytes(), FORWARD_OPENBLAS alone */
+	struct block_range ahead[BLOCK_AHEAD]; /* [ahead_n] what it will read first, from ahead_at on not yet asked for */
+	uint32_t ahead_n, ahead_at;
 };
+
+static inline bool block_one_group(const struct block_input *in)
+{
+	return in->n <= KERNELS_GROUP;
+}
+
+/* The copy of in that this member reads. */
+static inline struct block_input *block_input_of(const struct block_worker *w, struct block_input *in)
+{
+	return in->own != NULL && block_one_group(in) ? &in->own[w->member] : in;
+}
 
 static inline bool block_quantised(const struct kernels_matrix *w)
 {
@@ -129,7 +160,11 @@ void block_add_qkv(struct forward *f, struct block_product *p, const struct mode
 void block_add_part(struct block_product *p, const struct kernels_matrix *w, const float *bias, struct block_input *in,
 		    float *out, size_t ldo);
 void block_plan_side(struct block_product *p, uint32_t threads);
+void block_plan_gated(struct block_product *p, uint32_t threads);
 void block_plan_sum(struct block_product *p, uint32_t threads);
+
+/* The outputs (of the last part; of both if gated) are activated, and then are `into`, which `reader` reads. */
+void block_activate(struct block_product *p, struct block_input *into, const struct block_product *reader);
 
 /* Does a quantised matrix of this product read `in`? */
 bool block_reads_codes(const struct block_product *p, const struct block_input *in);
@@ -137,29 +172,44 @@ bool block_reads_codes(const struct block_product *p, const struct block_input *
 /* The next group of rows of the phase; false when there is none. */
 bool block_next_group(struct block_worker *w, uint32_t n_rows, uint32_t *ret_first, uint32_t *ret_count);
 
+/* The next piece of the product that this member computes; *piece is BLOCK_FIRST before the first. */
+bool block_next_piece(struct block_worker *w, const struct block_product *p, uint32_t *piece);
+
 /* Codes of rows [first, first + count) of in. A row that is not finite fails its span and counts as zero from here on. */
 void block_quantise(struct block_worker *w, struct block_input *in, uint32_t first, uint32_t count);
+
+/* Codes of columns [first, first + count), multiples of 32, of all rows of an input of one group. */
+void block_quantise_columns(struct block_worker *w, struct block_input *in, uint32_t first, uint32_t count);
 
 /* in = norm(x), layer norm with a bias, RMS norm without. */
 void block_norm(struct block_worker *w, const float *weight, const float *bias, struct block_input *in, uint32_t first,
 		uint32_t count);
 
-/* Rotates queries and keys, stores keys and values in the spans' pages, and lays out the scaled queries for attention. */
-void block_place(struct block_worker *w, uint32_t layer, uint32_t first, uint32_t count);
-
 /* Strips of one matrix times in, by the kernel that its type asks for. out has n rows of ldo floats. */
 void block_multiply(struct block_worker *w, const struct kernels_matrix *m, uint32_t strip, uint32_t n_strips,
-		    const struct block_input *in, float *out, size_t ldo, bool more);
+		    struct block_input *in, float *out, size_t ldo, bool more);
+
+/* Sets what this member asks for while it waits: the beginning of its first piece of p. */
+void block_look_ahead(struct block_worker *w, const struct block_product *p);
+void block_barrier(struct block_worker *w);
 
 /* Phases, barrier included. */
 void block_run_norm(struct block_worker *w, const float *weight, const float *bias, struct block_input *in, bool codes);
-void block_run_side(struct block_worker *w, const struct block_product *p);
-void block_run_sum(struct block_worker *w, const struct block_product *p); /* and adds the sum to the residual stream */
+void block_run_product(struct block_worker *w, const struct block_product *p);
 void block_run_codes(struct block_worker *w, struct block_input *in);
-void block_run_attention(struct block_worker *w, uint32_t layer);
 
-/* The attention half of a sequential block, from the normed input to the residual stream: several phases. */
+/*
+ * Rotates queries and keys, stores keys and values in the spans' pages, and lays out the scaled queries for attention. Along
+ * with it the codes of what the layer's product `made` where they are not made yet (NULL: nothing).
+ */
+void block_run_place(struct block_worker *w, uint32_t layer, const struct block_product *made);
+
+/* Fills o_in; with its codes if they are asked for. */
+void block_run_attention(struct block_worker *w, uint32_t layer, bool codes);
+
+/* The two halves of a sequential block, from the residual stream's norm to the residual stream: several phases. */
 void block_run_attend(struct block_worker *w, uint32_t layer);
+void block_run_mlp(struct block_worker *w, uint32_t layer);
 
 /* Marks the span as failed; any member may call it at any time. */
 void block_fail(struct forward *f, uint32_t span);

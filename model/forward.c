@@ -65,32 +65,76 @@ static void make_activations(struct forward *f)
 					  .owner = f->row_span};
 }
 
+static void *codes_memory(uint32_t rows, uint32_t cols)
+{
+	return xaligned(64, kernels_activation_bytes(rows, cols));
+}
+
+/* Copies of an input for each member, of one group. */
+static void make_own(struct forward *f, struct block_input *in)
+{
+	in->own = xcalloc(f->o.threads, sizeof *in->own);
+	for (uint32_t i = 0; i < f->o.threads; i++) {
+		struct block_input *own = &in->own[i];
+		*own = (struct block_input){.x = floats(KERNELS_GROUP, in->cols), .ld = in->cols, .cols = in->cols,
+			.owner = in->owner, .coded = in->coded};
+		if (own->coded)
+			own->memory = codes_memory(KERNELS_GROUP, own->cols);
+	}
+}
+
+static void free_own(const struct forward *f, struct block_input *in)
+{
+	for (uint32_t i = 0; in->own != NULL && i < f->o.threads; i++) {
+		free(in->own[i].x);
+		free(in->own[i].memory);
+	}
+	free(in->own);
+}
+
+/* Products in the order in which a pass comes to them, around to the first. */
+static void link_products(struct forward *f)
+{
+	const struct block_product **to = &f->head.next;
+	for (uint32_t i = 0; i < f->model->hp.n_layer; i++) {
+		struct block_layer *l = &f->layers[i];
+		struct block_product *p[] = {&l->in, &l->out, &l->mlp_in, &l->mlp_out};
+		for (size_t j = 0; j < sizeof p / sizeof p[0]; j++) {
+			if (p[j]->n_parts == 0)
+				continue;
+			*to = p[j];
+			to = &p[j]->next;
+		}
+	}
+	*to = &f->head;
+}
+
 static void make_products(struct forward *f)
 {
 	f->layers = xcalloc(f->model->hp.n_layer, sizeof *f->layers);
 	for (uint32_t i = 0; i < f->model->hp.n_layer; i++)
 		f->family->plan(f, i);
-	struct block_product head = {0};
-	block_add_part(&head, &f->model->head, NULL, &f->head_in, NULL, 0);
-	block_plan_side(&head, f->o.threads);
-	f->head = head.part[0];
+	block_add_part(&f->head, &f->model->head, NULL, &f->head_in, NULL, 0);
+	block_plan_side(&f->head, f->o.threads);
+	link_products(f);
 	struct block_input *in[] = {&f->attn_in, &f->mlp_in, &f->o_in, &f->down_in, &f->head_in};
-	for (size_t i = 0; i < sizeof in / sizeof in[0]; i++) {
-		uint32_t rows = in[i] == &f->head_in ? f->o.max_logits : f->o.max_tokens;
+	for (size_t i = 0; i < sizeof in / sizeof in[0]; i++)
 		if (in[i]->coded)
-			in[i]->memory = xaligned(64, kernels_activation_bytes(rows, in[i]->cols));
-	}
+			in[i]->memory = codes_memory(in[i] == &f->head_in ? f->o.max_logits : f->o.max_tokens, in[i]->cols);
+	make_own(f, &f->attn_in);
+	make_own(f, &f->mlp_in);
+	make_own(f, &f->head_in);
 }
 
 static void make_attention(struct forward *f)
 {
 	const struct weights_hparams *hp = &f->model->hp;
-	size_t stores = (size_t)BLOCK_SPREAD * f->o.threads;
+	f->max_stores = 2 * BLOCK_SPREAD * f->o.threads;
 	f->max_parts = (f->o.max_context + KERNELS_SPAN - 1) / KERNELS_SPAN;
-	f->max_tiles = (uint32_t)((uint64_t)f->o.max_tokens * f->group / BLOCK_TILE) + f->o.max_spans;
+	f->max_tiles = (uint32_t)((uint64_t)f->o.max_tokens * f->group / BLOCK_TILE) + f->o.max_spans + f->max_stores;
 	f->tiles = xcalloc(f->max_tiles, sizeof *f->tiles);
-	f->left = xcalloc(stores, sizeof *f->left);
-	f->partials = floats(stores * f->max_parts, (size_t)BLOCK_TILE * (hp->head_dim + 2));
+	f->left = xcalloc(f->max_stores, sizeof *f->left);
+	f->partials = floats((size_t)f->max_stores * f->max_parts, (size_t)BLOCK_TILE * (hp->head_dim + 2));
 }
 
 static void make_workers(struct forward *f)
@@ -109,7 +153,7 @@ static void make_workers(struct forward *f)
 		w->values = xcalloc(n_pages, sizeof *w->values);
 		w->parts = xcalloc(f->max_parts, sizeof *w->parts);
 		w->merged = floats(BLOCK_TILE, hp->head_dim);
-		w->logits = floats(f->o.max_logits, (size_t)f->head.chunk * WEIGHTS_STRIP);
+		w->logits = floats(f->o.max_logits, (size_t)f->head.part[0].chunk * WEIGHTS_STRIP);
 		if (f->o.dense == FORWARD_OPENBLAS)
 			w->panel = xaligned(64, dense_panel_bytes());
 	}
@@ -156,6 +200,9 @@ void forward_free(struct forward *f)
 		return;
 	for (uint32_t i = 0; i < f->o.threads; i++)
 		free_worker(&f->workers[i]);
+	free_own(f, &f->attn_in);
+	free_own(f, &f->mlp_in);
+	free_own(f, &f->head_in);
 	if (f->mlp_in.x != f->attn_in.x)
 		free(f->mlp_in.x);
 	void *const memory[] = {f->x, f->wide, f->queries, f->sum, f->row_span, f->row_position, f->wanted_row, f->wanted_span,
@@ -166,11 +213,18 @@ void forward_free(struct forward *f)
 	free(f);
 }
 
-static void set_rows(struct block_input *in, uint32_t n)
+static void set_rows(const struct forward *f, struct block_input *in, uint32_t n)
 {
 	in->n = n;
 	if (in->coded && n > 0)
 		kernels_place(&in->codes, in->memory, n, in->cols);
+	if (in->own != NULL && block_one_group(in))
+		for (uint32_t i = 0; i < f->o.threads; i++) {
+			struct block_input *own = &in->own[i];
+			own->n = n;
+			if (own->coded && n > 0)
+				kernels_place(&own->codes, own->memory, n, own->cols);
+		}
 }
 
 /* Lists the batch's rows and those that want logits. One member does it, before the first barrier. */
@@ -197,11 +251,11 @@ static void plan_batch(struct forward *f, struct forward_span *spans, uint32_t n
 		}
 		f->n_rows += span->n;
 	}
-	set_rows(&f->attn_in, f->n_rows);
-	set_rows(&f->mlp_in, f->n_rows);
-	set_rows(&f->o_in, f->n_rows);
-	set_rows(&f->down_in, f->n_rows);
-	set_rows(&f->head_in, f->n_wanted);
+	set_rows(f, &f->attn_in, f->n_rows);
+	set_rows(f, &f->mlp_in, f->n_rows);
+	set_rows(f, &f->o_in, f->n_rows);
+	set_rows(f, &f->down_in, f->n_rows);
+	set_rows(f, &f->head_in, f->n_wanted);
 	block_plan_attention(f);
 }
 
@@ -218,16 +272,32 @@ static void run_embedding(struct block_worker *w)
 	team_barrier(w->team);
 }
 
-static void norm_wanted(struct block_worker *w, uint32_t i)
+static void norm_wanted(struct block_worker *w, struct block_input *in, uint32_t first, uint32_t count)
+{
+	const struct model *m = w->f->model;
+	for (uint32_t i = first; i < first + count; i++) {
+		const float *x = w->f->x + (size_t)w->f->wanted_row[i] * m->hp.n_embd;
+		float *out = in->x + i * in->ld;
+		if (m->out_norm_bias)
+			w->f->k->layer_norm(x, m->out_norm, m->out_norm_bias, m->hp.norm_eps, m->hp.n_embd, out);
+		else
+			w->f->k->rms_norm(x, m->out_norm, m->hp.norm_eps, m->hp.n_embd, out);
+	}
+	if (in->coded)
+		block_quantise(w, in, first, count);
+}
+
+static void run_out_norm(struct block_worker *w)
 {
 	struct forward *f = w->f;
-	const struct model *m = f->model;
-	const float *x = f->x + (size_t)f->wanted_row[i] * m->hp.n_embd;
-	float *out = f->head_in.x + i * f->head_in.ld;
-	if (m->out_norm_bias)
-		f->k->layer_norm(x, m->out_norm, m->out_norm_bias, m->hp.norm_eps, m->hp.n_embd, out);
-	else
-		f->k->rms_norm(x, m->out_norm, m->hp.norm_eps, m->hp.n_embd, out);
+	uint32_t first, count;
+	if (block_one_group(&f->head_in)) {
+		norm_wanted(w, block_input_of(w, &f->head_in), 0, f->n_wanted);
+		return;
+	}
+	while (block_next_group(w, f->n_wanted, &first, &count))
+		norm_wanted(w, &f->head_in, first, count);
+	block_barrier(w);
 }
 
 /* Hands columns [first, first + n) of every wanted row to its span. */
@@ -252,18 +322,14 @@ static void run_head(struct block_worker *w)
 {
 	struct forward *f = w->f;
 	const struct kernels_matrix *head = &f->model->head;
-	uint32_t first, count;
-	while (block_next_group(w, f->n_wanted, &first, &count)) {
-		for (uint32_t i = first; i < first + count; i++)
-			norm_wanted(w, i);
-		if (f->head_in.coded)
-			block_quantise(w, &f->head_in, first, count);
-	}
-	team_barrier(w->team);
 	uint64_t strip_bytes = weights_strip_bytes(head->type, head->cols);
-	size_t ld = (size_t)f->head.chunk * WEIGHTS_STRIP;
-	for (uint32_t piece; f->n_wanted && (piece = team_take(w->team)) < f->head.end;) {
-		uint32_t strip = piece * f->head.chunk, row = strip * WEIGHTS_STRIP;
+	uint32_t chunk = f->head.part[0].chunk;
+	size_t ld = (size_t)chunk * WEIGHTS_STRIP;
+	if (f->n_wanted == 0)
+		return;
+	run_out_norm(w);
+	for (uint32_t piece = BLOCK_FIRST; block_next_piece(w, &f->head, &piece);) {
+		uint32_t strip = piece * chunk, row = strip * WEIGHTS_STRIP;
 		uint32_t rows = head->rows - row < ld ? head->rows - row : (uint32_t)ld;
 		struct kernels_matrix part = *head;
 		part.data += strip_bytes * strip;
@@ -271,6 +337,7 @@ static void run_head(struct block_worker *w)
 		block_multiply(w, &part, 0, (rows + WEIGHTS_STRIP - 1) / WEIGHTS_STRIP, &f->head_in, w->logits, ld, false);
 		scatter_logits(w, row, rows, ld);
 	}
+	block_look_ahead(w, f->head.next);
 }
 
 void forward_run(struct forward *f, struct team *team, uint32_t member, struct forward_span *spans, uint32_t n_spans)
@@ -285,5 +352,5 @@ void forward_run(struct forward *f, struct team *team, uint32_t member, struct f
 	for (uint32_t i = 0; i < f->model->hp.n_layer; i++)
 		f->family->layer(w, i);
 	run_head(w);
-	team_barrier(team);
+	block_barrier(w);
 }

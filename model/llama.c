@@ -17,38 +17,21 @@ static void plan(struct forward *f, uint32_t layer)
 	block_plan_sum(&b->out, f->o.threads);
 	block_add_part(&b->mlp_in, &l->gate, NULL, &f->mlp_in, f->wide + f->at_gate, f->wide_ld);
 	block_add_part(&b->mlp_in, &l->up, l->up_bias, &f->mlp_in, f->wide + f->at_up, f->wide_ld);
-	block_plan_side(&b->mlp_in, f->o.threads);
+	block_plan_gated(&b->mlp_in, f->o.threads);
 	block_add_part(&b->mlp_out, &l->down, l->down_bias, &f->down_in, f->sum, f->model->hp.n_embd);
 	block_plan_sum(&b->mlp_out, f->o.threads);
-}
-
-/* The gated values take the gate's place. */
-static void activate(struct block_worker *w, bool codes)
-{
-	struct forward *f = w->f;
-	uint32_t first, count;
-	while (block_next_group(w, f->n_rows, &first, &count)) {
-		for (uint32_t t = first; t < first + count; t++) {
-			float *row = f->wide + t * f->wide_ld;
-			f->k->swiglu(row + f->at_gate, row + f->at_up, f->down_in.cols, row + f->at_gate);
-		}
-		if (codes)
-			block_quantise(w, &f->down_in, first, count);
-	}
-	team_barrier(w->team);
+	block_activate(&b->mlp_in, &f->down_in, &b->mlp_out);
 }
 
 static void layer(struct block_worker *w, uint32_t i)
 {
 	struct forward *f = w->f;
 	const struct model_layer *l = &f->model->layers[i];
-	struct block_layer *b = &f->layers[i];
+	const struct block_layer *b = &f->layers[i];
 	block_run_norm(w, l->norm, NULL, &f->attn_in, block_reads_codes(&b->in, &f->attn_in));
 	block_run_attend(w, i);
 	block_run_norm(w, l->mlp_norm, NULL, &f->mlp_in, block_reads_codes(&b->mlp_in, &f->mlp_in));
-	block_run_side(w, &b->mlp_in);
-	activate(w, block_reads_codes(&b->mlp_out, &f->down_in));
-	block_run_sum(w, &b->mlp_out);
+	block_run_mlp(w, i);
 }
 
 const struct block_family llama_family = {plan, layer};

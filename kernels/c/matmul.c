@@ -60,21 +60,21 @@ static float quantise_block(const float *x, int32_t q[WEIGHTS_BLOCK])
 
 static void place_codes(struct kernels_activations *a, uint32_t t, uint32_t b, const int32_t q[WEIGHTS_BLOCK], float d)
 {
-	size_t block = (size_t)(t / KERNELS_GROUP) * (a->cols / WEIGHTS_BLOCK) + b;
-	uint32_t lane = t % KERNELS_GROUP;
-	int8_t *codes = a->q + block * WEIGHTS_BLOCK * KERNELS_GROUP;
-	int16_t *sum = a->sum + (block * KERNELS_GROUP + lane) * 2;
+	uint32_t group = kernels_group(a->n), lane = t % group;
+	size_t block = (size_t)(t / group) * (a->cols / WEIGHTS_BLOCK) + b;
+	int8_t *codes = a->q + block * WEIGHTS_BLOCK * group;
+	int16_t *sum = a->sum + (block * group + lane) * 2;
 	sum[0] = sum[1] = 0;
 	for (uint32_t c = 0; c < WEIGHTS_BLOCK; c++) {
-		codes[c / 4 * 16 + lane * 4 + c % 4] = (int8_t)q[c];
+		codes[(c / 4 * group + lane) * 4 + c % 4] = (int8_t)q[c];
 		sum[c % 4 / 2] = (int16_t)(sum[c % 4 / 2] + q[c]);
 	}
-	a->d[block * KERNELS_GROUP + lane] = d;
+	a->d[block * group + lane] = d;
 }
 
 bool quantise_c(const float *x, size_t ldx, uint32_t first, uint32_t count, struct kernels_activations *a)
 {
-	uint32_t end = first + count, padded = (end + KERNELS_GROUP - 1) / KERNELS_GROUP * KERNELS_GROUP;
+	uint32_t end = first + count, group = kernels_group(a->n), padded = (end + group - 1) / group * group;
 	bool finite = true;
 	for (uint32_t t = first; t < padded; t++) {
 		for (uint32_t b = 0; b < a->cols / WEIGHTS_BLOCK; b++) {
@@ -93,15 +93,15 @@ bool quantise_c(const float *x, size_t ldx, uint32_t first, uint32_t count, stru
 static float dot_quantised(const uint8_t *strip, struct matmul_block b, uint32_t type, uint32_t r,
 			   const struct kernels_activations *a, uint32_t t, float acc)
 {
-	uint32_t n_blocks = a->cols / WEIGHTS_BLOCK, lane = t % KERNELS_GROUP;
+	uint32_t n_blocks = a->cols / WEIGHTS_BLOCK, group = kernels_group(a->n), lane = t % group;
 	for (uint32_t k = 0; k < n_blocks; k++, strip += b.bytes) {
-		size_t block = (size_t)(t / KERNELS_GROUP) * n_blocks + k;
-		const int8_t *q = a->q + block * WEIGHTS_BLOCK * KERNELS_GROUP + lane * 4;
-		float da = a->d[block * KERNELS_GROUP + lane];
-		const int16_t *sum = a->sum + (block * KERNELS_GROUP + lane) * 2;
+		size_t block = (size_t)(t / group) * n_blocks + k;
+		const int8_t *q = a->q + block * WEIGHTS_BLOCK * group + lane * 4;
+		float da = a->d[block * group + lane];
+		const int16_t *sum = a->sum + (block * group + lane) * 2;
 		int32_t i = 0;
 		for (uint32_t c = 0; c < WEIGHTS_BLOCK; c++)
-			i += code_at(strip, b, type, r, c) * q[c / 4 * 16 + c % 4];
+			i += code_at(strip, b, type, r, c) * q[c / 4 * group * 4 + c % 4];
 		acc = fmaf(f32_from_f16(half_at(strip, r)) * da, (float)i, acc);
 		if (b.minima)
 			acc = fmaf(f32_from_f16(half_at(strip + b.minima, r)), da * (float)(sum[0] + sum[1]), acc);

@@ -102,10 +102,25 @@ INLINE void interleave(const __m256i c[KERNELS_GROUP], int8_t *q)
 	}
 }
 
+static bool quantise_alone(const float *x, struct kernels_activations *a)
+{
+	bool finite = true;
+	for (uint32_t b = 0; b < a->cols / WEIGHTS_BLOCK; b++) {
+		__m256i codes;
+		finite &= codes_of(x + b * WEIGHTS_BLOCK, &codes, &a->d[b]);
+		int32_t sums = sums_of(codes);
+		_mm256_storeu_si256((__m256i *)(void *)(a->q + b * WEIGHTS_BLOCK), codes);
+		memcpy(a->sum + b * 2, &sums, sizeof sums);
+	}
+	return finite;
+}
+
 bool quantise_avx2(const float *x, size_t ldx, uint32_t first, uint32_t count, struct kernels_activations *a)
 {
 	uint32_t blocks = a->cols / WEIGHTS_BLOCK, end = first + count;
 	bool finite = true;
+	if (kernels_group(a->n) == 1)
+		return quantise_alone(x + first * ldx, a);
 	for (uint32_t t = first; t < end; t += KERNELS_GROUP) {
 		uint32_t tokens = end - t < KERNELS_GROUP ? end - t : KERNELS_GROUP;
 		for (uint32_t b = 0; b < blocks; b++) {
@@ -235,11 +250,12 @@ INLINE void unpack(const uint8_t *strip, uint32_t type, uint32_t n, uint8_t *pan
 	}
 }
 
-/* Activations of a group of 4 tokens, from some block on. */
+/* Activations of a group of 4 tokens, or of a single token, from some block on. */
 struct group {
 	const int8_t *q;
 	const float *d;
 	const int16_t *sum;
+	uint32_t size; /* kernels_group() */
 };
 
 /* What is one number a token and block: made for a group in four lanes, then broadcast from memory. */
@@ -249,14 +265,16 @@ struct starts {
 	float minima[KERNELS_GROUP];  /* the token's scale times the sum of codes */
 };
 
-INLINE void starts_of_group(uint32_t type, const float *d, const int16_t *sum, struct starts *ret)
+INLINE void starts_of_group(uint32_t type, struct group a, struct starts *ret)
 {
-	__m128i s = _mm_loadu_si128((const __m128i *)(const void *)sum), total = _mm_madd_epi16(s, _mm_set1_epi16(1));
+	__m128i s = a.size == 1 ? _mm_cvtsi32_si128(int_at(a.sum)) : _mm_loadu_si128((const __m128i *)(const void *)a.sum);
+	__m128i total = _mm_madd_epi16(s, _mm_set1_epi16(1));
+	__m128 d = a.size == 1 ? _mm_load_ss(a.d) : _mm_loadu_ps(a.d);
 	_mm_store_si128((__m128i *)(void *)ret->lanes, _mm_mullo_epi16(s, _mm_set1_epi16((short)-offset_of(type))));
 	if (type == WEIGHTS_Q5_1)
 		_mm_store_si128((__m128i *)(void *)ret->back, _mm_slli_epi32(total, 4));
 	if (matmul_block(type).minima)
-		_mm_store_ps(ret->minima, _mm_mul_ps(_mm_loadu_ps(d), _mm_cvtepi32_ps(total)));
+		_mm_store_ps(ret->minima, _mm_mul_ps(d, _mm_cvtepi32_ps(total)));
 	__asm__("" : "+m"(*ret)); /* through memory: broadcasting a load is free, a lane of a register is not */
 }
 
@@ -274,7 +292,7 @@ INLINE void add_group(__m256i s[KERNELS_GROUP][2], const uint32_t tokens, __m256
 }
 
 /* z[token][half] = the integers of one plane of a block, 16 rows and some tokens, times what the plane is worth. */
-INLINE void dot_plane(struct source w, uint32_t plane, const uint32_t tokens, const int8_t *q, const struct starts *start,
+INLINE void dot_plane(struct source w, uint32_t plane, const uint32_t tokens, struct group a, const struct starts *start,
 		      __m256i z[KERNELS_GROUP][2])
 {
 	const __m256i factor = _mm256_set1_epi16(plane + 1 < planes_of(w.type) ? 16 : 1);
@@ -284,7 +302,7 @@ INLINE void dot_plane(struct source w, uint32_t plane, const uint32_t tokens, co
 		s[i][0] = s[i][1] = plane == 0 && offset_of(w.type) ? _mm256_set1_epi32(start->lanes[i]) : _mm256_setzero_si256();
 	UNROLL
 	for (int g = 0; g < 8; g++)
-		add_group(s, tokens, codes_at(w, plane, 0, g), codes_at(w, plane, 1, g), q + g * 16);
+		add_group(s, tokens, codes_at(w, plane, 0, g), codes_at(w, plane, 1, g), a.q + g * 4 * (int)a.size);
 	UNROLL
 	for (uint32_t i = 0; i < tokens; i++)
 		UNROLL
@@ -293,16 +311,16 @@ INLINE void dot_plane(struct source w, uint32_t plane, const uint32_t tokens, co
 }
 
 /* z[token][half] = the integers of a block. */
-INLINE void dot(struct source w, const uint32_t tokens, const int8_t *q, const struct starts *start, __m256i z[KERNELS_GROUP][2])
+INLINE void dot(struct source w, const uint32_t tokens, struct group a, const struct starts *start, __m256i z[KERNELS_GROUP][2])
 {
 	__m256i high[KERNELS_GROUP][2];
 	if (planes_of(w.type) == 1) {
-		dot_plane(w, 0, tokens, q, start, z);
+		dot_plane(w, 0, tokens, a, start, z);
 		return;
 	}
-	dot_plane(w, 0, tokens, q, start, high);
+	dot_plane(w, 0, tokens, a, start, high);
 	__asm__("" : "+m"(high)); /* waits in memory */
-	dot_plane(w, 1, tokens, q, start, z);
+	dot_plane(w, 1, tokens, a, start, z);
 	UNROLL
 	for (uint32_t i = 0; i < tokens; i++)
 		UNROLL
@@ -323,12 +341,12 @@ INLINE void tile(struct source w, uint32_t n, struct group a, const uint32_t tok
 		UNROLL
 		for (int h = 0; h < 2; h++)
 			_mm256_store_ps(f[i][h], more ? _mm256_maskload_ps(out + i * ldo + h * 8, mask[h]) : _mm256_setzero_ps());
-	for (uint32_t k = 0; k < n; k++, a.q += 128, a.d += 4, a.sum += 8) {
+	for (uint32_t k = 0; k < n; k++, a.q += 32 * a.size, a.d += a.size, a.sum += 2 * a.size) {
 		__m256i z[KERNELS_GROUP][2];
 		if (w.packed)
 			touch(w.block, matmul_block(w.type).bytes);
-		starts_of_group(w.type, a.d, a.sum, &start);
-		dot(w, tokens, a.q, &start, z);
+		starts_of_group(w.type, a, &start);
+		dot(w, tokens, a, &start, z);
 		if (tokens == KERNELS_GROUP)
 			__asm__("" : "+m"(f)); /* registers are for the integers */
 		UNROLL
@@ -359,8 +377,13 @@ INLINE void group_tile(struct source w, uint32_t first, uint32_t n, const struct
 		       size_t ldo, uint32_t rows, bool more)
 {
 	size_t at = (size_t)(t / KERNELS_GROUP) * (a->cols / WEIGHTS_BLOCK) + first;
-	struct group x = {a->q + at * 128, a->d + at * 4, a->sum + at * 8};
+	struct group x = {a->q + at * 128, a->d + at * 4, a->sum + at * 8, KERNELS_GROUP};
+	struct group alone = {a->q + (size_t)first * 32, a->d + first, a->sum + (size_t)first * 2, 1};
 	out += t * ldo;
+	if (kernels_group(a->n) == 1) {
+		tile(w, n, alone, 1, out, ldo, rows, more);
+		return;
+	}
 	switch (a->n - t) {
 	case 1: tile(w, n, x, 1, out, ldo, rows, more); break;
 	case 2: tile(w, n, x, 2, out, ldo, rows, more); break;

@@ -80,35 +80,35 @@ struct starts {
 	float minima[TILE];    /* the token's scale times that sum */
 };
 
-INLINE void starts_of_group(uint32_t type, const float *d, const int16_t *sum, int32_t *integer, float *minima)
+INLINE void starts_of_group(uint32_t type, const uint32_t size, const float *d, const int16_t *sum, int32_t *integer, float *minima)
 {
 	const struct matmul_block b = matmul_block(type);
 	int offset = type == WEIGHTS_Q8_0 ? 128 : b.offset;
-	__m128i s = _mm_loadu_si128((const __m128i *)(const void *)sum);
+	__m128i s = size == 1 ? _mm_loadu_si32(sum) : _mm_loadu_si128((const __m128i *)(const void *)sum);
 	if (offset)
 		_mm_store_si128((__m128i *)(void *)integer, _mm_madd_epi16(s, _mm_set1_epi16((short)-offset)));
 	if (b.minima)
-		_mm_store_ps(minima, _mm_mul_ps(_mm_loadu_ps(d), _mm_cvtepi32_ps(_mm_madd_epi16(s, _mm_set1_epi16(1)))));
+		_mm_store_ps(minima, _mm_mul_ps(size == 1 ? _mm_load_ss(d) : _mm_loadu_ps(d), _mm_cvtepi32_ps(_mm_madd_epi16(s, _mm_set1_epi16(1)))));
 }
 
 /*
- * z + the products of 16 rows and one token in some column groups. By hand, because the compiler loads the broadcast into a
+ * z + the products of 16 rows and one token in some column groups, `stride` bytes from one to the next. By hand, because the compiler loads the broadcast into a
  * register of its own: that costs a tenth of the rate.
  */
-INLINE __m512i dot(__m512i z, const __m512i v[], uint32_t groups, const int8_t *q)
+INLINE __m512i dot(__m512i z, const __m512i v[], uint32_t groups, const int8_t *q, const uint32_t stride)
 {
 	UNROLL
 	for (uint32_t g = 0; g < groups; g++)
-		__asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(z) : "v"(v[g]), "m"(*(const int8_t(*)[4])(q + g * 16)));
+		__asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(z) : "v"(v[g]), "m"(*(const int8_t(*)[4])(q + g * stride)));
 	return z;
 }
 
 /*
- * Blocks [first, first + n) of one strip for tokens [t, t + tokens), t a multiple of 4: sums continue in out (rows of ldo),
- * 16 lanes under mask.
+ * Blocks [first, first + n) of one strip for tokens [t, t + tokens), t a multiple of 4, in groups of `size`: sums continue in out
+ * (rows of ldo), 16 lanes under mask.
  */
-INLINE void tile(const uint8_t *strip, uint32_t type, const struct kernels_activations *a, uint32_t t, const uint32_t tokens,
-		 uint32_t first, uint32_t n, float *out, size_t ldo, __mmask16 mask, bool more)
+INLINE void tile(const uint8_t *strip, uint32_t type, const struct kernels_activations *a, const uint32_t size, uint32_t t,
+		 const uint32_t tokens, uint32_t first, uint32_t n, float *out, size_t ldo, __mmask16 mask, bool more)
 {
 	const struct matmul_block b = matmul_block(type);
 	const bool few = tokens < KERNELS_GROUP, high = few && !b.high && type != WEIGHTS_Q8_0;
@@ -123,7 +123,7 @@ INLINE void tile(const uint8_t *strip, uint32_t type, const struct kernels_activ
 		UNROLL
 		for (uint32_t i = 0; i < tokens; i += KERNELS_GROUP) {
 			size_t group = at + i / KERNELS_GROUP * blocks;
-			starts_of_group(type, a->d + group * 4, a->sum + group * 8, start.integer + i, start.minima + i);
+			starts_of_group(type, size, a->d + group * size, a->sum + group * size * 2, start.integer + i, start.minima + i);
 		}
 		__asm__("" : "+m"(start)); /* through memory: broadcasting a load is free, a lane of a register is not */
 		__m512 dw = halves(block), mw = b.minima ? halves(block + b.minima) : _mm512_setzero_ps();
@@ -134,14 +134,14 @@ INLINE void tile(const uint8_t *strip, uint32_t type, const struct kernels_activ
 		for (uint32_t i = 0; i < tokens; i++) {
 			size_t group = at + i / KERNELS_GROUP * blocks, lane = i % KERNELS_GROUP;
 			__m512i z = b.offset || type == WEIGHTS_Q8_0 ? _mm512_set1_epi32(start.integer[i]) : _mm512_setzero_si512();
-			const int8_t *q = a->q + group * 128 + lane * 4;
+			const int8_t *q = a->q + group * size * 32 + lane * 4;
 			if (few) { /* two chains: nothing else hides their latency */
-				__m512i y = dot(_mm512_setzero_si512(), v + 4, 4, q + 64);
-				z = _mm512_add_epi32(dot(z, v, 4, q), high ? _mm512_srai_epi32(y, 4) : y);
+				__m512i y = dot(_mm512_setzero_si512(), v + 4, 4, q + size * 16, size * 4);
+				z = _mm512_add_epi32(dot(z, v, 4, q, size * 4), high ? _mm512_srai_epi32(y, 4) : y);
 			} else {
-				z = dot(z, v, 8, q);
+				z = dot(z, v, 8, q, size * 4);
 			}
-			__m512 d = _mm512_mul_ps(dw, _mm512_set1_ps(a->d[group * 4 + lane]));
+			__m512 d = _mm512_mul_ps(dw, _mm512_set1_ps(a->d[group * size + lane]));
 			f[i] = _mm512_fmadd_ps(d, _mm512_cvtepi32_ps(z), f[i]);
 			if (b.minima)
 				f[i] = _mm512_fmadd_ps(mw, _mm512_set1_ps(start.minima[i]), f[i]);
@@ -157,22 +157,27 @@ INLINE void tile(const uint8_t *strip, uint32_t type, const struct kernels_activ
 INLINE void strip_panel(const uint8_t *strip, uint32_t type, const struct kernels_activations *a, uint32_t first, uint32_t n,
 			float *out, size_t ldo, __mmask16 mask, bool more)
 {
+	enum { SIZE = KERNELS_GROUP };
 	uint32_t t = 0;
+	if (kernels_group(a->n) == 1) {
+		tile(strip, type, a, 1, 0, 1, first, n, out, ldo, mask, more);
+		return;
+	}
 	for (; t + 16 <= a->n; t += 16)
-		tile(strip, type, a, t, 16, first, n, out + t * ldo, ldo, mask, more);
+		tile(strip, type, a, SIZE, t, 16, first, n, out + t * ldo, ldo, mask, more);
 	if (t + 8 <= a->n) {
-		tile(strip, type, a, t, 8, first, n, out + t * ldo, ldo, mask, more);
+		tile(strip, type, a, SIZE, t, 8, first, n, out + t * ldo, ldo, mask, more);
 		t += 8;
 	}
 	if (t + 4 <= a->n) {
-		tile(strip, type, a, t, 4, first, n, out + t * ldo, ldo, mask, more);
+		tile(strip, type, a, SIZE, t, 4, first, n, out + t * ldo, ldo, mask, more);
 		t += 4;
 	}
 	float *o = out + t * ldo;
 	switch (a->n - t) {
-	case 3: tile(strip, type, a, t, 3, first, n, o, ldo, mask, more); break;
-	case 2: tile(strip, type, a, t, 2, first, n, o, ldo, mask, more); break;
-	case 1: tile(strip, type, a, t, 1, first, n, o, ldo, mask, more); break;
+	case 3: tile(strip, type, a, SIZE, t, 3, first, n, o, ldo, mask, more); break;
+	case 2: tile(strip, type, a, SIZE, t, 2, first, n, o, ldo, mask, more); break;
+	case 1: tile(strip, type, a, SIZE, t, 1, first, n, o, ldo, mask, more); break;
 	}
 }
 
