@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package falcond is a client of falcond over nng's protocol (mangos).
+//
+//	c, err := falcond.Dial("")
+//	run, err := c.Generate(falcond.Text("Once upon a time"), falcond.Options{"n": 100})
+//	for piece, err := range run.Pieces() { fmt.Print(piece.Text) }
+//
+// A session lives in the daemon; streaming is a cursor, so a daemon that restarts costs a pause and no token. Every operation and
+// field: docs/PROTOCOL.md.
+package falcond
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"os"
+	"strings"
+	"time"
+
+	"go.nanomsg.org/mangos/v3"
+	"go.nanomsg.org/mangos/v3/protocol/req"
+	_ "go.nanomsg.org/mangos/v3/transport/ipc"
+)
+
+const (
+	DefaultURL = "ipc:///run/falcond/falcond.sock"
+	waitMS     = 30000 // of one `next`: the longest that falcond waits
+)
+
+// Error is what falcond refused.
+type Error struct {
+	Code    string `json:"code"` // as in docs/PROTOCOL.md, such as "no_session"
+	Message string `json:"message"`
+	Hint    string `json:"hint"`
+}
+
+func (e *Error) Error() string { return e.Code + ": " + e.Message }
+
+// Options are fields of an operation by their names in docs/PROTOCOL.md: n, temp, seed, stop, session ...
+type Options map[string]any
+
+// Message is one of a conversation's.
+type Message struct {
+	Role    string `json:"role"` // "system", "user" or "assistant"
+	Content string `json:"content"`
+}
+
+// Prompt is what a run begins with: Text, IDs or Conversation.
+type Prompt struct {
+	field string
+	value any
+}
+
+func Text(s string) Prompt             { return Prompt{"prompt", s} }
+func IDs(ids []int32) Prompt           { return Prompt{"ids", ids} }
+func Conversation(m ...Message) Prompt { return Prompt{"messages", m} }
+
+// Client is a connection. Any number of goroutines may use one.
+type Client struct {
+	socket  mangos.Socket
+	Timeout time.Duration // of one reply
+}
+
+// Dial connects to url; "": to $FALCOND_SOCKET, else the system's.
+func Dial(url string) (*Client, error) {
+	if url == "" {
+		url = os.Getenv("FALCOND_SOCKET")
+	}
+	if url == "" {
+		url = DefaultURL
+	}
+	s, err := req.NewSocket()
+	if err != nil {
+		return nil, err
+	}
+	// A falcond that restarted never saw the request: it is asked again, which is harmless.
+	options := map[string]any{mangos.OptionReconnectTime: 10 * time.Millisecond, mangos.OptionMaxReconnectTime: 100 * time.Millisecond,
+		mangos.OptionRetryTime: time.Second, mangos.OptionMaxRecvSize: 0}
+	for name, value := range options {
+		if err := s.SetOption(name, value); err != nil {
+			s.Close()
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if err := s.DialOptions(url, nil); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("%s: %w", url, err)
+	}
+	return &Client{socket: s, Timeout: time.Minute}, nil
+}
+
+func (c *Client) Close() error { return c.socket.Close() }
+
+// Call asks for any operation and fills reply, a pointer or nil. What falcond refuses is an *Error.
+func (c *Client) Call(op string, fields Options, reply any) error {
+	request := Options{"op": op}
+	for name, value := range fields {
+		request[name] = value
+	}
+	bytes, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	ctx, err := c.socket.OpenContext()
+	if err != nil {
+		return err
+	}
+	defer ctx.Close()
+	for _, option := range []string{mangos.OptionRecvDeadline, mangos.OptionSendDeadline} {
+		if err := ctx.SetOption(option, c.Timeout); err != nil {
+			return err
+		}
+	}
+	if err := ctx.Send(bytes); err != nil {
+		return err
+	}
+	answer, err := ctx.Recv()
+	if err != nil {
+		return err
+	}
+	var refused struct{ Error *Error }
+	if err := json.Unmarshal(answer, &refused); err != nil {
+		return err
+	}
+	if refused.Error != nil {
+		return refused.Error
+	}
+	if reply == nil {
+		return nil
+	}
+	return json.Unmarshal(answer, reply)
+}
+
+// Piece is what is new of a run. Finish is "" while it goes on.
+type Piece struct {
+	Text   string  `json:"text"`
+	IDs    []int32 `json:"ids"`
+	Cursor int     `json:"cursor"`
+	Finish string  `json:"finish"`
+}
+
+// Run is a run of a session.
+type Run struct {
+	client  *Client
+	Session string `json:"session"`
+	Cursor  int    `json:"cursor"`
+	NGiven  int    `json:"n_given"`
+	NCached int    `json:"n_cached"`
+	Seed    uint64 `json:"seed"`
+	Finish  string `json:"-"`
+}
+
+func requestID() string {
+	var id [16]byte
+	rand.Read(id[:])
+	return hex.EncodeToString(id[:])
+}
+
+func with(o Options, more Options) Options {
+	all := Options{}
+	for name, value := range o {
+		all[name] = value
+	}
+	for name, value := range more {
+		all[name] = value
+	}
+	return all
+}
+
+// Generate starts a session.
+func (c *Client) Generate(p Prompt, o Options) (*Run, error) {
+	run := &Run{client: c}
+	return run, c.Call("generate", with(o, Options{"request_id": requestID(), p.field: p.value}), run)
+}
+
+// Pieces streams the run from where it was read last to its end.
+func (r *Run) Pieces() iter.Seq2[Piece, error] {
+	return func(yield func(Piece, error) bool) {
+		for r.Finish == "" {
+			var piece Piece
+			err := r.client.Call("next", Options{"session": r.Session, "cursor": r.Cursor, "wait_ms": waitMS}, &piece)
+			if err == nil {
+				r.Cursor, r.Finish = piece.Cursor, piece.Finish
+			}
+			if !yield(piece, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Text is all that is still to come.
+func (r *Run) Text() (string, error) {
+	var all strings.Builder
+	for piece, err := range r.Pieces() {
+		if err != nil {
+			return all.String(), err
+		}
+		all.WriteString(piece.Text)
+	}
+	return all.String(), nil
+}
+
+// Append goes on with more text, once the run is over; options that are left out stay as they were.
+func (r *Run) Append(p Prompt, o Options) error {
+	r.Finish = ""
+	return r.client.Call("append", with(o, Options{"session": r.Session, "at": r.Cursor, p.field: p.value}), r)
+}
+
+// Fork is a second session with the same tokens, sharing what is computed.
+func (r *Run) Fork(o Options) (*Run, error) {
+	twin := &Run{client: r.client}
+	return twin, r.client.Call("fork", with(o, Options{"session": r.Session, "request_id": requestID()}), twin)
+}
+
+func (r *Run) Cancel() error { return r.client.Call("cancel", Options{"session": r.Session}, nil) }
+func (r *Run) Drop() error   { return r.client.Call("drop", Options{"session": r.Session}, nil) }
+
+// Tokenize is the token ids of a text.
+func (c *Client) Tokenize(text string) ([]int32, error) {
+	var reply struct{ IDs []int32 }
+	err := c.Call("tokenize", Options{"text": text}, &reply)
+	return reply.IDs, err
+}
+
+// Detokenize is the text of token ids.
+func (c *Client) Detokenize(ids []int32) (string, error) {
+	var reply struct{ Text string }
+	err := c.Call("detokenize", Options{"ids": ids}, &reply)
+	return reply.Text, err
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Against the falcond of $FALCOND_SOCKET with its bundled model.
+import assert from "node:assert/strict";
+import test from "node:test";
+import { Falcond, FalcondError } from "./falcond.js";
+
+const PROMPT = "Once upon a time";
+const falcon = new Falcond();
+test.after(() => falcon.close());
+
+test("a run streams, goes on and forks", async () => {
+  const options = { n: 20, seed: 3, ignore_eos: true };
+  const run = await falcon.generate(PROMPT, options);
+  let text = "", ids = 0;
+  for await (const piece of run) {
+    text += piece.text;
+    ids += piece.ids.length;
+  }
+  assert.deepEqual([ids, run.finish], [20, "length"]);
+  const again = await falcon.generate(PROMPT, options);
+  assert.equal(await again.text(), text);
+  const twin = await run.fork();
+  await Promise.all([run, twin].map((r) => r.append(" And", { n: 10 })));
+  assert.equal(await run.text(), await twin.text());
+  await Promise.all([run, again, twin].map((r) => r.drop()));
+});
+
+test("ids and conversations are prompts, too", async () => {
+  const ids = await falcon.tokenize(PROMPT);
+  assert.equal(await falcon.detokenize(ids), PROMPT);
+  for (const prompt of [ids, [{ role: "user", content: PROMPT }]]) {
+    const run = await falcon.generate(prompt, { n: 3 });
+    await run.text();
+    await run.drop();
+  }
+});
+
+test("what is refused has a code", async () => {
+  await assert.rejects(falcon.call("next", { session: "nobody", cursor: 0 }), (e) => e instanceof FalcondError && e.code === "no_session");
+});
+
+test("a killed engine costs no token", async () => {
+  const options = { n: 400, seed: 9, ignore_eos: true };
+  const whole = await falcon.generate(PROMPT, options), expected = await whole.text();
+  const run = await falcon.generate(PROMPT, options);
+  process.kill((await falcon.status()).engine.pid, "SIGKILL");
+  assert.equal(await run.text(), expected);
+  await Promise.all([whole.drop(), run.drop()]);
+});
+
+test("many runs share a connection", async () => {
+  const texts = await Promise.all(Array.from({ length: 20 }, async (_, i) => {
+    const run = await falcon.generate(PROMPT, { n: 15, seed: i % 4 }), text = await run.text();
+    await run.drop();
+    return text;
+  }));
+  texts.forEach((text, i) => assert.equal(text, texts[i % 4]));
+});

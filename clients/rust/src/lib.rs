@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A client of falcond over nng.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), falcond::Error> {
+//! let client = falcond::Client::dial(None)?;
+//! let mut run = client.generate("Once upon a time".into(), serde_json::json!({"n": 100}))?;
+//! for piece in &mut run {
+//!     print!("{}", piece?.text);
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! A session lives in the daemon; streaming is a cursor, so a daemon that restarts costs a pause and no token. Every operation and
+//! field: docs/PROTOCOL.md.
+
+use nng::options::{Options, ReconnectMaxTime, ReconnectMinTime, RecvTimeout, SendTimeout};
+use nng::{Protocol, Socket};
+use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use serde_json::{json, Map, Value};
+use std::time::Duration;
+
+pub const DEFAULT_URL: &str = "ipc:///run/falcond/falcond.sock";
+
+/// Of one `next`: the longest that falcond waits, in milliseconds.
+const WAIT_MS: u32 = 30_000;
+
+#[derive(Debug)]
+pub enum Error {
+    /// What falcond refused: code as in docs/PROTOCOL.md, such as "no_session".
+    Refused { code: String, message: String, hint: String },
+    Nng(nng::Error),
+    Json(serde_json::Error),
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Error::Refused { code, message, .. } => write!(f, "{code}: {message}"),
+            Error::Nng(e) => e.fmt(f),
+            Error::Json(e) => e.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<nng::Error> for Error {
+    fn from(e: nng::Error) -> Self {
+        Error::Nng(e)
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(e: serde_json::Error) -> Self {
+        Error::Json(e)
+    }
+}
+
+/// What a run begins with: a text, token ids, or the messages of a conversation as (role, content).
+pub enum Prompt {
+    Text(String),
+    Ids(Vec<i32>),
+    Conversation(Vec<(String, String)>),
+}
+
+impl From<&str> for Prompt {
+    fn from(text: &str) -> Self {
+        Prompt::Text(text.into())
+    }
+}
+
+impl Prompt {
+    fn put(self, request: &mut Map<String, Value>) {
+        let (field, value) = match self {
+            Prompt::Text(text) => ("prompt", json!(text)),
+            Prompt::Ids(ids) => ("ids", json!(ids)),
+            Prompt::Conversation(messages) => {
+                let list: Vec<_> = messages.iter().map(|(role, content)| json!({"role": role, "content": content})).collect();
+                ("messages", json!(list))
+            }
+        };
+        request.insert(field.into(), value);
+    }
+}
+
+/// What is new of a run. `finish` is none while it goes on.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Piece {
+    pub text: String,
+    pub ids: Vec<i32>,
+    pub cursor: u32,
+    pub finish: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Started {
+    session: String,
+    cursor: u32,
+}
+
+/// A connection.
+pub struct Client {
+    socket: Socket,
+}
+
+fn fields(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+/// New for each request: the time and the process, and a counter.
+fn request_id() -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    format!("rust-{now:x}-{:x}-{:x}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+impl Client {
+    /// Connects to url; none: to $FALCOND_SOCKET, else the system's.
+    pub fn dial(url: Option<&str>) -> Result<Client, Error> {
+        let from_environment = std::env::var("FALCOND_SOCKET").ok();
+        let url = url.or(from_environment.as_deref()).unwrap_or(DEFAULT_URL);
+        let socket = Socket::new(Protocol::Req0)?;
+        socket.set_opt::<ReconnectMinTime>(Some(Duration::from_millis(10)))?;
+        socket.set_opt::<ReconnectMaxTime>(Some(Duration::from_millis(100)))?;
+        // A falcond that restarted never saw the request: it is asked again, which is harmless.
+        socket.set_opt::<nng::options::protocol::reqrep::ResendTime>(Some(Duration::from_secs(1)))?;
+        socket.set_opt::<RecvTimeout>(Some(Duration::from_secs(60)))?;
+        socket.set_opt::<SendTimeout>(Some(Duration::from_secs(60)))?;
+        socket.dial(url)?;
+        Ok(Client { socket })
+    }
+
+    /// Any operation of the protocol. `more` is an object with its fields.
+    pub fn call<T: DeserializeOwned>(&self, op: &str, more: Value) -> Result<T, Error> {
+        let mut request = fields(more);
+        request.insert("op".into(), json!(op));
+        self.socket.send(serde_json::to_vec(&request)?.as_slice()).map_err(|(_, e)| e)?;
+        let reply: Value = serde_json::from_slice(&self.socket.recv()?)?;
+        if let Some(e) = reply.get("error") {
+            let text = |name: &str| e.get(name).and_then(Value::as_str).unwrap_or_default().to_string();
+            return Err(Error::Refused { code: text("code"), message: text("message"), hint: text("hint") });
+        }
+        Ok(serde_json::from_value(reply)?)
+    }
+
+    /// Starts a session. `options` is an object: n, temp, seed, stop, session ...
+    pub fn generate(&self, prompt: Prompt, options: Value) -> Result<Run<'_>, Error> {
+        let mut request = fields(options);
+        request.insert("request_id".into(), json!(request_id()));
+        prompt.put(&mut request);
+        Ok(Run::new(self, self.call("generate", request.into())?))
+    }
+
+    pub fn tokenize(&self, text: &str) -> Result<Vec<i32>, Error> {
+        let reply: Value = self.call("tokenize", json!({"text": text}))?;
+        Ok(serde_json::from_value(reply["ids"].clone())?)
+    }
+
+    pub fn detokenize(&self, ids: &[i32]) -> Result<String, Error> {
+        let reply: Value = self.call("detokenize", json!({"ids": ids}))?;
+        Ok(serde_json::from_value(reply["text"].clone())?)
+    }
+
+    pub fn status(&self) -> Result<Value, Error> {
+        self.call("status", json!({}))
+    }
+}
+
+/// A run of a session, and its pieces by iteration. Reading again begins where the last reading ended.
+pub struct Run<'a> {
+    client: &'a Client,
+    pub session: String,
+    pub cursor: u32,
+    pub finish: Option<String>,
+}
+
+impl<'a> Run<'a> {
+    fn new(client: &'a Client, started: Started) -> Run<'a> {
+        Run { client, session: started.session, cursor: started.cursor, finish: None }
+    }
+
+    /// All that is still to come.
+    pub fn text(&mut self) -> Result<String, Error> {
+        self.map(|piece| piece.map(|p| p.text)).collect()
+    }
+
+    /// Goes on with more text, once the run is over; options that are left out stay as they were.
+    pub fn append(&mut self, prompt: Prompt, options: Value) -> Result<(), Error> {
+        let mut request = fields(options);
+        request.insert("session".into(), json!(self.session));
+        request.insert("at".into(), json!(self.cursor));
+        prompt.put(&mut request);
+        let started: Started = self.client.call("append", request.into())?;
+        self.cursor = started.cursor;
+        self.finish = None;
+        Ok(())
+    }
+
+    /// A second session with the same tokens, sharing what is computed.
+    pub fn fork(&self) -> Result<Run<'a>, Error> {
+        let request = json!({"session": self.session, "request_id": request_id()});
+        Ok(Run::new(self.client, self.client.call("fork", request)?))
+    }
+
+    pub fn cancel(&self) -> Result<(), Error> {
+        self.client.call::<Value>("cancel", json!({"session": self.session})).map(drop)
+    }
+
+    pub fn drop_session(self) -> Result<(), Error> {
+        self.client.call::<Value>("drop", json!({"session": self.session})).map(drop)
+    }
+}
+
+impl Iterator for Run<'_> {
+    type Item = Result<Piece, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.finish.is_some() {
+            return None;
+        }
+        let request = json!({"session": self.session, "cursor": self.cursor, "wait_ms": WAIT_MS});
+        let piece = self.client.call::<Piece>("next", request);
+        match &piece {
+            Ok(p) => {
+                self.cursor = p.cursor;
+                self.finish = p.finish.clone();
+            }
+            Err(_) => self.finish = Some("error".into()),
+        }
+        Some(piece)
+    }
+}
