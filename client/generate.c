@@ -184,7 +184,12 @@ static int conclude(struct generation *g)
 		console_say("the model's context of %u tokens is full", falcon_hello(g->f)->context);
 	if (strcmp(g->finish, "error") != 0 && strcmp(g->finish, "cancelled") != 0)
 		return COMMAND_OK;
-	console_say(strcmp(g->finish, "error") == 0 ? "the generation failed in the daemon" : "the generation was cancelled");
+	struct falcon_error e;
+	struct falcon_piece none;
+	bool error = strcmp(g->finish, "error") == 0;
+	if (error && falcon_next(g->f, g->run.session, &g->run.cursor, 0, &none, &e) < 0)
+		return command_fail(&e); /* asked for more, the daemon says what happened */
+	console_say(error ? "the generation failed in the daemon" : "the generation was cancelled");
 	return COMMAND_FAILED;
 }
 

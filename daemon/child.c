@@ -12,7 +12,11 @@
 #include "base/mem.h"
 
 /* What a child may see of the environment: what heritage.h names, the journal for its log, and the sanitizers' settings. */
-static const char *const inherited[] = {"FALCON_ISA", "JOURNAL_STREAM", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"};
+static const char *const inherited[] = {"FALCON_ISA", "JOURNAL_STREAM", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS",
+#ifdef FALCON_TEST_HOOKS
+					 "FALCON_TEST_HOOKS",
+#endif
+};
 static const char one_blas_thread[] = "OPENBLAS_NUM_THREADS=1";
 enum { INHERITED = sizeof inherited / sizeof inherited[0], FDS_MOST = 8 };
 

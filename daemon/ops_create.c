@@ -8,6 +8,7 @@
 #include <sys/random.h>
 
 #include "base/check.h"
+#include "base/hooks.h"
 #include "daemon/ops.h"
 #include "daemon/pressure.h"
 
@@ -177,6 +178,7 @@ static struct session *make_session(struct request *q, const struct ipc_text *na
 static void write_log(const struct request *q, const struct session *s, uint32_t at)
 {
 	memcpy(board_log(&q->server->sessions.board, s->slot) + at, q->ids.data, q->ids.length * sizeof *q->ids.data);
+	stopping_place("falcond.log.written");
 }
 
 static void generate(struct request *q)

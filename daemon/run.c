@@ -19,6 +19,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/hooks.h"
 #include "daemon/pressure.h"
 
 static void wake(const struct sessions *t)
@@ -31,6 +32,7 @@ static void wake(const struct sessions *t)
 static void want(struct sessions *t, struct session *s, enum board_want verb)
 {
 	atomic_store_explicit(&t->board.words[s->slot].want, board_word(s->run, verb), memory_order_release);
+	stopping_place("falcond.want.stored");
 	wake(t);
 }
 
@@ -83,7 +85,9 @@ static void grant(struct sessions *t, struct session *s)
 	while (s->n_pages < wanted && arena_take(t->arena, &table[s->n_pages]))
 		s->n_pages++;
 	if (s->n_pages != had) {
+		stopping_place("falcond.grant.table");
 		atomic_store_explicit(&t->board.words[s->slot].n_pages, s->n_pages, memory_order_release);
+		stopping_place("falcond.grant.pages");
 		if (s->published)
 			wake(t);
 	}
@@ -120,9 +124,11 @@ static void publish(struct sessions *t, struct session *s)
 	r->n_from = r->n_tokens = s->n_tokens;
 	r->kv_from = s->n_kv;
 	r->generation++;
+	stopping_place("falcond.publish.record");
 	set_state(t, s, SESSION_RUNNING);
 	if (s->flags & BOARD_SCORE)
 		atomic_store_explicit(&w->rows_until, scores_until(&s->scores), memory_order_relaxed);
+	stopping_place("falcond.publish.credit");
 	want(t, s, BOARD_RUN);
 	grant(t, s);
 }
@@ -230,7 +236,9 @@ static void closed(struct sessions *t, struct session *s)
 	s->releasing = s->published = false;
 	t->unsettled |= s->n_pages > 0 || s->state == SESSION_WAITING;
 	drop_pages(t, s);
+	stopping_place("falcond.close.pages");
 	atomic_store_explicit(&t->board.words[s->slot].want, board_word(s->run, BOARD_NONE), memory_order_release);
+	stopping_place("falcond.close.none");
 	account(s);
 	if (s->state == SESSION_IDLE || s->dropped)
 		deactivate(t, s);
@@ -369,7 +377,9 @@ static void drain_ring(struct sessions *t)
 		if (!fits || !scores_take(&s->scores, &row, (const float *)(const void *)(entry + 1)))
 			fail(t, s);
 	}
+	stopping_place("falcond.ring.taken");
 	atomic_store_explicit(&h->ring_tail, tail, memory_order_release);
+	stopping_place("falcond.ring.tail");
 }
 
 /* One session against its slot's words. s may be freed. */
@@ -468,5 +478,7 @@ void run_share_pages(struct sessions *t, struct session *dst, const struct sessi
 			arena_drop(t->arena, to[dst->n_pages]);
 		}
 	}
+	stopping_place("falcond.share.table");
 	atomic_store_explicit(&t->board.words[dst->slot].n_pages, dst->n_pages, memory_order_release);
+	stopping_place("falcond.share.pages");
 }

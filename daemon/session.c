@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/hooks.h"
 #include "base/mem.h"
 
 static const uint32_t last_run = (1u << 24) - 16; /* a slot whose run numbers are used up is not used again */
@@ -139,6 +140,7 @@ static struct session *take_slot(struct sessions *t, struct owner *o, const char
 	struct board_header *h = t->board.header;
 	if (s->slot >= atomic_load_explicit(&h->n_used, memory_order_relaxed))
 		atomic_store_explicit(&h->n_used, s->slot + 1, memory_order_release);
+	stopping_place("falcond.session.used");
 	return s;
 }
 
@@ -149,6 +151,7 @@ struct session *session_new(struct sessions *t, struct owner *o, const char *nam
 		return NULL;
 	struct session *s = take_slot(t, o, name, name_length, request, request_length);
 	write_record(t, s);
+	stopping_place("falcond.session.record");
 	link_session(t, s);
 	return s;
 }
@@ -182,6 +185,7 @@ void session_free(struct sessions *t, struct session *s)
 	t->slots[s->slot] = NULL;
 	/* The log's memory goes back; a record of zeros is no session to anyone who reads the board later. */
 	madvise(board_record(&t->board, s->slot), t->board.header->log_stride, MADV_REMOVE);
+	stopping_place("falcond.session.freed");
 	if (s->run < last_run)
 		t->free_slots[t->n_free++] = s->slot;
 	free_session(s);

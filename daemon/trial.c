@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/trial.h"
 
+#include "base/hooks.h"
+
 /* Says on the board whom the engine may compute. */
 static void publish(struct trial *t)
 {
@@ -13,7 +15,9 @@ static void publish(struct trial *t)
 	}
 	for (uint32_t i = 0; i < s->tried; i++)
 		atomic_store_explicit(&t->board->words[s->of[i].slot].trial, number, memory_order_relaxed);
+	stopping_place("falcond.trial.slots");
 	atomic_store_explicit(&t->board->header->trial, number, memory_order_release);
+	stopping_place("falcond.trial.stored");
 }
 
 void trial_init(struct trial *t, const struct board *board)

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/hooks.h"
+
 uint32_t rows_free(const struct board *b)
 {
 	uint64_t head = atomic_load_explicit(&b->header->ring_head, memory_order_relaxed);
@@ -21,7 +23,9 @@ static float *fill(const struct board *b, struct board_row row)
 static void publish(const struct board *b)
 {
 	uint64_t head = atomic_load_explicit(&b->header->ring_head, memory_order_relaxed);
+	stopping_place("engine.rows.filled");
 	atomic_store_explicit(&b->header->ring_head, head + 1, memory_order_release);
+	stopping_place("engine.rows.published");
 }
 
 void rows_publish_logits(const struct board *b, uint32_t slot, uint32_t run, uint32_t position, const float *logits,

@@ -18,6 +18,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/hooks.h"
 #include "base/log.h"
 #include "engine/confine.h"
 #include "engine/step.h"
@@ -70,7 +71,9 @@ static void say_ready(const struct board *b, const char *isa, uint32_t threads)
 	h->threads = threads;
 	memset(h->isa, 0, sizeof h->isa);
 	memcpy(h->isa, isa, strnlen(isa, sizeof h->isa - 1));
+	stopping_place("engine.ready.isa");
 	atomic_store_explicit(&h->ready, (uint32_t)getpid(), memory_order_release);
+	stopping_place("engine.ready.stored");
 	const uint64_t one = 1;
 	if (write(HERITAGE_WAKE_FALCOND, &one, sizeof one) < 0)
 		return; /* the counter is full: falcond will look */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/hooks.h"
 
 void slots_init(struct slots *s, const struct segments *segments, const struct tokenizer *tokenizer)
 {
@@ -40,12 +41,14 @@ void slots_done(struct slots *s)
 static void answer(struct slots *s, uint32_t slot, uint32_t run, enum board_is is)
 {
 	atomic_store_explicit(&s->segments->board.words[slot].is, board_word(run, is), memory_order_release);
+	stopping_place("engine.answer.is");
 	s->told = true;
 }
 
 static void answer_done(struct slots *s, uint32_t slot, uint32_t run, enum board_reason reason)
 {
 	atomic_store_explicit(&s->segments->board.words[slot].reason, reason, memory_order_relaxed);
+	stopping_place("engine.done.reason");
 	answer(s, slot, run, BOARD_DONE);
 }
 
@@ -60,7 +63,9 @@ static void store_progress(struct slots *s, uint32_t slot, uint32_t n_kv, uint32
 {
 	const struct board *b = &s->segments->board;
 	board_record(b, slot)->n_tokens = n_tokens;
+	stopping_place("engine.progress.record");
 	atomic_store_explicit(&b->words[slot].progress, board_progress(n_kv, n_tokens), memory_order_release);
+	stopping_place("engine.progress.stored");
 }
 
 /* The first thing done for a new run: progress starts where its record says, held to what the log has room for. */
@@ -173,6 +178,7 @@ static void scan_slot(struct slots *s, uint32_t slot)
 		return;
 	if (board_run(is) != run || state == BOARD_NEVER) {
 		start_progress(s, slot);
+		stopping_place("engine.take.progress");
 		state = BOARD_NEVER;
 	}
 	if (state == BOARD_DONE || state == BOARD_CLOSED)
@@ -257,11 +263,13 @@ uint32_t slots_advance(struct slots *s, struct session *o, uint32_t n_kv, const 
 	CHECK(o->n_tokens + n <= s->segments->board.header->n_context && (n == 0 || o->n_tokens + n == n_kv + 1));
 	while (taken < n && !reason) {
 		log[o->n_tokens++] = tokens[taken];
+		stopping_place("engine.advance.token");
 		ending_take(&o->ending, s->tokenizer, &o->record, tokens[taken++]);
 		reason = session_over(s, o);
 	}
 	n_kv -= n - taken;
 	write_heads(s, o, o->n_kv, n_kv);
+	stopping_place("engine.advance.heads");
 	o->n_kv = n_kv;
 	store_progress(s, o->slot, o->n_kv, o->n_tokens);
 	s->told = true;

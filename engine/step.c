@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/hooks.h"
 #include "engine/pace.h"
 #include "engine/rows.h"
 #include "engine/schedule.h"
@@ -96,6 +97,7 @@ int step_new(const struct segments *segments, const struct kernels *kernels, con
 	schedule_init(&s->schedule, &segments->model.hp, segments->weights_size);
 	struct board_header *h = segments->board.header;
 	h->step += h->step & 1; /* an engine that died within a step left it odd */
+	stopping_place("engine.start.step");
 	*ret = s;
 	return 0;
 }
@@ -299,12 +301,17 @@ static void begin(struct step *s, uint64_t now)
 	struct board_header *h = s->segments->board.header;
 	for (uint32_t i = 0; i < s->n_spans; i++)
 		h->suspects[i] = s->batch[i]->slot;
+	stopping_place("engine.begin.suspects");
 	atomic_store_explicit(&h->n_suspects, s->n_spans, memory_order_relaxed);
 	atomic_store_explicit(&h->step_started, now, memory_order_relaxed);
 	atomic_store_explicit(&h->step_expected, pace_expect(&s->schedule.pace, s->schedule.rows), memory_order_relaxed);
+	stopping_place("engine.begin.counts");
 	atomic_store_explicit(&h->step, h->step + 1, memory_order_release);
-	for (uint32_t i = 0; i < s->n_spans; i++)
+	stopping_place("engine.begin.step");
+	for (uint32_t i = 0; i < s->n_spans; i++) {
 		s->batch[i]->served = h->step;
+		hooks_compute(s->batch[i]->record.name, s->batch[i]->record.name_length, s->spans[i].first, s->spans[i].n);
+	}
 }
 
 static void finish_row(struct step *s, struct row *row, struct sampler *sampler)
@@ -394,7 +401,9 @@ static void end(struct step *s, uint32_t prompt, uint32_t decoded)
 	atomic_fetch_add_explicit(&h->tokens_decode, decoded, memory_order_relaxed);
 	if (s->n_spans > atomic_load_explicit(&h->batch_max, memory_order_relaxed))
 		atomic_store_explicit(&h->batch_max, s->n_spans, memory_order_relaxed);
+	stopping_place("engine.end.counters");
 	atomic_store_explicit(&h->step, h->step + 1, memory_order_release);
+	stopping_place("engine.end.step");
 }
 
 bool step_run(struct step *s)
@@ -409,8 +418,11 @@ bool step_run(struct step *s)
 	batch(s);
 	begin(s, start);
 	threads_run(s->threads, work, s);
-	for (uint32_t i = 0; i < s->n_spans; i++)
+	stopping_place("engine.step.computed");
+	for (uint32_t i = 0; i < s->n_spans; i++) {
 		decoded += publish(s, i);
+		stopping_place("engine.step.published");
+	}
 	end(s, s->schedule.prompt, decoded);
 	schedule_measure(&s->schedule, clock_ns() - start);
 	tell(s);

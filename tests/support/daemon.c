@@ -23,7 +23,7 @@ enum { WAIT_MS = 60000 };
 
 void daemon_prepare(struct daemon *d)
 {
-	*d = (struct daemon){0};
+	*d = (struct daemon){.program = "./falcond"};
 	snprintf(d->folder, sizeof d->folder, "/tmp/falcond-test-XXXXXX");
 	assert_non_null(mkdtemp(d->folder));
 	assert_int_equal(chmod(d->folder, 0755), 0); /* clients of other uids come in */
@@ -56,7 +56,7 @@ void daemon_launch(struct daemon *d, const char *yaml)
 	dup2(log, STDERR_FILENO);
 	char threads[16];
 	snprintf(threads, sizeof threads, "%u", d->threads ? d->threads : 2);
-	execl("./falcond", "falcond", "-c", config, "--threads", threads, (char *)NULL);
+	execl(d->program, "falcond", "-c", config, "--threads", threads, (char *)NULL);
 	_exit(127);
 }
 
@@ -110,7 +110,7 @@ int daemon_stop(struct daemon *d)
 
 void daemon_clean(struct daemon *d)
 {
-	static const char *const names[] = {"yaml", "log", "s"};
+	static const char *const names[] = {"yaml", "log", "s", "hooks"};
 	char path[128];
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
 		snprintf(path, sizeof path, "%s/%s", d->folder, names[i]);

@@ -10,6 +10,7 @@ struct daemon {
 	pid_t pid;
 	unsigned threads; /* of its engine; 0: two */
 	char folder[64], path[80], url[88], log[80];
+	const char *program; /* "./falcond" */
 };
 
 /* Makes the folder. */

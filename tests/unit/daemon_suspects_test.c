@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The search for a session that ends the engine, against engines that the test plays: in a batch some sessions are poisoned,
- * and an engine dies of every step that has one of them in it at its position. And the pulse, with a clock of the test's own.
+ * and an engine dies of every step that has one of them in it at its position. The same on a board. And the pulse, with a clock
+ * of the test's own.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,7 +13,7 @@
 #include <cmocka.h>
 
 #include "daemon/pulse.h"
-#include "daemon/suspects.h"
+#include "daemon/trial.h"
 
 enum { SESSIONS = BOARD_BATCH, END = 20, POISON_AT = 7, FOR_EVER = -1 };
 
@@ -185,6 +186,120 @@ static void a_trial_that_is_given_up_lets_everybody_go_on(void **state)
 	expect_justice(&p);
 }
 
+enum { SLOTS = 8, CONTEXT = 64, RUN = 5 };
+
+/* A board in private memory where every slot runs RUN. */
+static void make_board(struct board *b)
+{
+	struct board_header h;
+	struct err e;
+	board_plan(SLOTS, CONTEXT, 16, &h);
+	void *base = aligned_alloc(4096, h.size);
+	memset(base, 0, h.size);
+	h.n_used = SLOTS;
+	memcpy(base, &h, sizeof h);
+	assert_int_equal(board_open(base, h.size, b, &e), 0);
+	for (uint32_t i = 0; i < SLOTS; i++) {
+		atomic_store(&b->words[i].want, board_word(RUN, BOARD_RUN));
+		atomic_store(&b->words[i].is, board_word(RUN, BOARD_RUNNING));
+		atomic_store(&b->words[i].progress, board_progress(3, 4));
+	}
+}
+
+/* The engine wrote these suspects, and that they are `said` many, and died within the step or between two. */
+static void die(const struct board *b, const uint32_t *slots, uint32_t n, uint32_t said, bool within)
+{
+	for (uint32_t i = 0; i < n; i++)
+		b->header->suspects[i] = slots[i];
+	atomic_store(&b->header->n_suspects, said);
+	atomic_store(&b->header->step, within ? 11 : 12);
+}
+
+static unsigned count_computed(const struct board *b)
+{
+	unsigned n = 0;
+	uint32_t trial = atomic_load(&b->header->trial);
+	for (uint32_t i = 0; i < SLOTS; i++)
+		n += trial == 0 || atomic_load(&b->words[i].trial) == trial;
+	return n;
+}
+
+static void the_board_says_whom_to_compute_until_the_trial_is_over(void **state)
+{
+	static const uint32_t all[] = {0, 1, 2, 3, 4, 5, 6, 7};
+	(void)state;
+	struct board b;
+	struct trial t;
+	struct suspect guilty;
+	uint32_t n;
+	make_board(&b);
+	atomic_store(&b.header->trial, 1); /* an earlier falcond's */
+	trial_init(&t, &b);
+	assert_int_equal(count_computed(&b), SLOTS);
+	die(&b, all, SLOTS, SLOTS, true);
+	assert_false(trial_crash(&t, &guilty, &n));
+	assert_int_equal(n, SLOTS);
+	assert_int_equal(count_computed(&b), SLOTS);
+	assert_false(trial_crash(&t, &guilty, &n));
+	assert_int_equal(count_computed(&b), SLOTS / 2);
+	assert_false(trial_scan(&t));
+	for (uint32_t i = 0; i < SLOTS / 2; i++) { /* two get on, one is paused, one ends */
+		assert_int_equal(atomic_load(&b.words[i].trial), atomic_load(&b.header->trial));
+		if (i == 2)
+			atomic_store(&b.words[i].want, board_word(RUN, BOARD_PAUSE));
+		else if (i == 3)
+			atomic_store(&b.words[i].is, board_word(RUN, BOARD_DONE));
+		else
+			atomic_store(&b.words[i].progress, board_progress(4, 5));
+	}
+	assert_true(trial_scan(&t));
+	assert_int_equal(count_computed(&b), SLOTS / 4);
+	assert_int_equal(atomic_load(&b.words[4].trial), atomic_load(&b.header->trial));
+	trial_forget(&t);
+	assert_int_equal(count_computed(&b), SLOTS);
+	free(b.header);
+}
+
+static void what_a_mad_engine_says_of_suspects_is_held_to_what_runs(void **state)
+{
+	static const uint32_t mad[] = {SLOTS, UINT32_MAX, 2, 2, 3, 2, 4};
+	(void)state;
+	struct board b;
+	struct trial t;
+	struct suspect guilty;
+	uint32_t n;
+	make_board(&b);
+	trial_init(&t, &b);
+	atomic_store(&b.words[3].is, board_word(RUN - 1, BOARD_RUNNING));
+	atomic_store(&b.words[4].want, board_word(RUN, BOARD_CLOSE));
+	die(&b, mad, sizeof mad / sizeof mad[0], sizeof mad / sizeof mad[0], true);
+	assert_false(trial_crash(&t, &guilty, &n));
+	assert_int_equal(n, 1);
+	assert_int_equal(t.suspects.of[0].slot, 2);
+	die(&b, mad, 1, UINT32_MAX, true); /* more than there is room for: zeros, that is slot 0, follow */
+	assert_false(trial_crash(&t, &guilty, &n));
+	assert_int_equal(n, 2);
+	free(b.header);
+}
+
+static void a_death_between_two_steps_is_nobodys_fault(void **state)
+{
+	static const uint32_t one[] = {1};
+	(void)state;
+	struct board b;
+	struct trial t;
+	struct suspect guilty;
+	uint32_t n;
+	make_board(&b);
+	trial_init(&t, &b);
+	die(&b, one, 1, 1, false);
+	for (int i = 0; i < 5; i++) {
+		assert_false(trial_crash(&t, &guilty, &n));
+		assert_int_equal(n, 0);
+	}
+	free(b.header);
+}
+
 static const uint64_t ms = 1000000;
 
 static void a_step_that_does_not_end_is_silence(void **state)
@@ -250,6 +365,9 @@ int main(void)
 		cmocka_unit_test(the_first_crash_holds_nobody_back),
 		cmocka_unit_test(crashes_of_two_sessions_alone_are_not_two_of_one),
 		cmocka_unit_test(a_trial_that_is_given_up_lets_everybody_go_on),
+		cmocka_unit_test(the_board_says_whom_to_compute_until_the_trial_is_over),
+		cmocka_unit_test(what_a_mad_engine_says_of_suspects_is_held_to_what_runs),
+		cmocka_unit_test(a_death_between_two_steps_is_nobodys_fault),
 		cmocka_unit_test(a_step_that_does_not_end_is_silence),
 		cmocka_unit_test(a_wake_up_that_is_not_taken_is_silence_and_idleness_is_none),
 		cmocka_unit_test(an_hour_without_falcond_is_no_hour_of_silence),
