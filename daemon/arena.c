@@ -53,12 +53,32 @@ static off_t offset_of(const struct arena *a, uint32_t page)
 	return (off_t)(a->payload_offset + a->stride * page);
 }
 
+static void punch(const struct arena *a, uint32_t page, uint32_t n)
+{
+	if (fallocate(a->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset_of(a, page), (off_t)(a->stride * n)) < 0)
+		log_warning("cannot give back the memory of %u pages: %s", n, strerror(errno));
+}
+
+void arena_adopt(struct arena *a, const uint32_t *refs)
+{
+	a->n_free = 0;
+	memcpy(a->refs, refs, a->n_pages * sizeof *refs);
+	for (uint32_t page = a->n_pages; page > 0;) {
+		uint32_t end = page;
+		while (page > 0 && refs[page - 1] == 0)
+			a->free[a->n_free++] = --page;
+		if (end > page)
+			punch(a, page, end - page);
+		while (page > 0 && refs[page - 1] != 0)
+			page--;
+	}
+}
+
 /* Nobody holds the page and nobody pins it. */
 static void give_back(struct arena *a, uint32_t page)
 {
 	a->free[a->n_free++] = page;
-	if (fallocate(a->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset_of(a, page), (off_t)a->stride) < 0)
-		log_warning("cannot give back the memory of a page: %s", strerror(errno));
+	punch(a, page, 1);
 }
 
 void arena_drop(struct arena *a, uint32_t page)

@@ -29,6 +29,9 @@ struct arena {
 void arena_init(struct arena *a, int fd, const struct pages_header *h);
 void arena_done(struct arena *a);
 
+/* Of a segment with pages in use: refs[n_pages] says by how many tables. What nobody holds is punched out. */
+void arena_adopt(struct arena *a, const uint32_t *refs);
+
 /* Takes a free page, with one reference. False if there is none. */
 bool arena_take(struct arena *a, uint32_t *ret_page);
 

@@ -52,6 +52,8 @@ static const struct config_key {
 	[CONFIG_STATE] = {"state", TYPE_TEXT, AT(state), 0, 0, NULL, NULL, "folder for what outlives a reboot; created if missing"},
 	[CONFIG_SPILL_AFTER] = {"spill_after", TYPE_COUNT, AT(spill_after), 0, 1000000000, "600", NULL,
 				"seconds until an idle session is written to the state folder and its memory given back; 0 is never"},
+	[CONFIG_SEGMENTS] = {"segments", TYPE_TEXT, AT(segments), 0, 0, NULL, NULL,
+			     "folder of a tmpfs that keeps weights and sessions if falcond dies; without it systemd keeps them"},
 	[CONFIG_THREADS] = {"threads", TYPE_COUNT, AT(threads), 0, 1024, "0", NULL, "threads that compute; 0 is one a core"},
 	[CONFIG_KV] = {"kv", TYPE_CHOICE, AT(kv), 0, 0, "f16", "f16|f32|q8", "how keys and values are stored"},
 	[CONFIG_DENSE] = {"dense", TYPE_CHOICE, AT(dense), 0, 0, "exact", "exact|openblas",

@@ -15,7 +15,7 @@
 
 enum config_id {
 	CONFIG_MODEL, CONFIG_SOCKET, CONFIG_SOCKET_MODE, CONFIG_SOCKET_GROUP, CONFIG_ADMIN_GROUP, CONFIG_EVENTS,
-	CONFIG_STATE, CONFIG_SPILL_AFTER,
+	CONFIG_STATE, CONFIG_SPILL_AFTER, CONFIG_SEGMENTS,
 	CONFIG_THREADS, CONFIG_KV, CONFIG_DENSE, CONFIG_MEMORY, CONFIG_CHUNK_MS, CONFIG_SPECULATE,
 	CONFIG_DETACH_AFTER, CONFIG_STEP_DEADLINE, CONFIG_LIMIT_MESSAGE, CONFIG_LIMIT_REQUESTS,
 	CONFIG_LIMIT_SESSIONS, CONFIG_LIMIT_PAGES, CONFIG_LIMIT_QUEUED_TOKENS, CONFIG_HTTP_LISTEN,
@@ -24,7 +24,7 @@ enum config_id {
 
 /* Texts are owned by the struct and NULL where nothing is set; numbers are within the table's bounds. */
 struct config {
-	char *model, *socket, *socket_group, *admin_group, *events, *state;
+	char *model, *socket, *socket_group, *admin_group, *events, *state, *segments;
 	uint64_t socket_mode;
 	uint64_t threads;      /* 0: one a core */
 	uint64_t kv;           /* enum pages_kv */

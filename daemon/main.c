@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * falcond: from options to a loop that serves, and back. In order: configuration, the weights (packed by a child), pages and
- * board, the first engine, and only then the socket, so that whoever can connect is served. It ends the other way round.
+ * falcond: from options to a loop that serves, and back. In order: configuration, the segments of the falcond before this one,
+ * or else the weights (packed by a child), pages and board; the first engine, and only then the socket, so that whoever can
+ * connect is served. It ends the other way round.
  */
 #include <config.h>
 
@@ -19,6 +20,7 @@
 #include <uv.h>
 
 #include "base/log.h"
+#include "daemon/adopt.h"
 #include "daemon/child.h"
 #include "daemon/events.h"
 #include "daemon/notify.h"
@@ -26,7 +28,7 @@
 #include "daemon/server.h"
 #include "daemon/web.h"
 
-enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2, SETTLE_MS = 1000 };
 
 #define DEFAULT_FILE "/etc/falcond/falcond.yaml"
 
@@ -34,12 +36,15 @@ struct app {
 	uv_loop_t *loop;
 	struct config config;
 	struct auth auth;
+	struct keep keep;
 	struct store store;
+	struct adopt adopt;
 	struct supervisor supervisor;
 	struct server server;
 	struct web web;
 	struct events events;
 	uv_signal_t term, interrupt;
+	uv_timer_t settle;  /* until it is known that falcond serves well over these segments */
 	bool stopping, has_server;
 	int status; /* of the exit */
 };
@@ -88,6 +93,17 @@ static void on_progress(unsigned percent)
 	log_info("packing the model: %u %%", percent);
 }
 
+/* An engine has computed a step over these segments, or there is nothing to compute. */
+static void on_settle(uv_timer_t *timer)
+{
+	struct app *a = timer->data;
+	uint64_t step = atomic_load_explicit(&a->store.board.header->step, memory_order_relaxed);
+	if (step / 2 <= (a->supervisor.first_step + 1) / 2 && !TAILQ_EMPTY(&a->server.sessions.active))
+		return;
+	adopt_settle(&a->store.board);
+	uv_timer_stop(timer);
+}
+
 static void on_ready(void *arg)
 {
 	struct app *a = arg;
@@ -105,6 +121,7 @@ static void on_ready(void *arg)
 	web_ready(&a->web);
 	notify_ready();
 	notify_status("serving %s", a->store.model);
+	uv_timer_start(&a->settle, on_settle, SETTLE_MS, SETTLE_MS);
 	log_info("ready: %s on %s", a->store.model, a->config.socket);
 }
 
@@ -147,24 +164,68 @@ static unsigned count_threads(const struct config *c)
 	return c->threads ? (unsigned)c->threads : uv_available_parallelism();
 }
 
-/* The weights into their segment, then all that stands on them. */
+/* The weights into a set of their own. */
+static int pack(struct app *a, struct err *e)
+{
+	int r = store_begin(&a->store, &a->keep, e);
+	if (r == 0)
+		r = packer_run(a->loop, a->supervisor.engine, a->config.model, a->store.image, a->store.set_id, on_progress, e);
+	return r == 0 ? store_finish_weights(&a->store, &a->keep, e) : r;
+}
+
+static void log_store(const struct app *a)
+{
+	const struct store *s = &a->store;
+	log_info("%s: %llu MiB of weights, contexts of %u tokens, %u pages of %llu KiB", s->model,
+		 (unsigned long long)(s->weights_size >> 20), s->board.header->n_context, s->arena.n_pages,
+		 (unsigned long long)(s->arena.stride >> 10));
+}
+
+/* The three segments, those of the falcond before this one where they are good. */
+static int open_store(struct app *a, struct err *e)
+{
+	int r = child_find_engine(a->supervisor.engine, sizeof a->supervisor.engine, e);
+	if (r == 0)
+		r = keep_open(&a->keep, a->config.segments, e);
+	if (r == 0)
+		r = adopt_begin(&a->adopt, &a->store, &a->keep, &a->config, e);
+	if (r == 0 && !a->adopt.weights)
+		r = pack(a, e);
+	if (r == 0 && !a->adopt.board)
+		r = store_make_arena(&a->store, &a->keep, &a->config, e);
+	if (r == 0)
+		log_store(a);
+	return r;
+}
+
+/* The server with its sessions; from here on the segments outlive falcond. */
+static int open_sessions(struct app *a, struct err *e)
+{
+	a->server.loop = a->loop;
+	a->server.config = &a->config;
+	a->server.auth = &a->auth;
+	a->server.store = &a->store;
+	a->server.supervisor = &a->supervisor;
+	server_init(&a->server);
+	a->has_server = true;
+	adopt_sessions(&a->adopt, &a->store, &a->server.sessions, &a->server.owners);
+	int r = server_restore(&a->server, e);
+	if (r == 0 && a->server.sessions.n_sessions > 0)
+		log_info("%u sessions are there again", a->server.sessions.n_sessions);
+	if (r == 0 && !a->adopt.board)
+		r = keep_commit(&a->keep, &a->store.set, e);
+	if (r == 0)
+		adopt_end(&a->adopt, &a->keep);
+	return r;
+}
+
+/* The segments, then all that stands on them. */
 static int load(struct app *a, struct err *e)
 {
 	struct supervisor *s = &a->supervisor;
-	int r = child_find_engine(s->engine, sizeof s->engine, e);
-	if (r == 0)
-		r = store_init(&a->store, e);
-	if (r == 0)
-		r = packer_run(a->loop, s->engine, a->config.model, a->store.image, a->store.set_id, on_progress, e);
-	if (r == 0)
-		r = store_adopt_weights(&a->store, e);
-	if (r == 0)
-		r = store_make_arena(&a->store, &a->config, e);
+	int r = open_store(a, e);
 	if (r < 0)
 		return r;
-	log_info("%s: %llu MiB of weights, contexts of %u tokens, %u pages of %llu KiB", a->store.model,
-		 (unsigned long long)(a->store.weights_size >> 20), a->store.board.header->n_context, a->store.arena.n_pages,
-		 (unsigned long long)(a->store.arena.stride >> 10));
 	s->loop = a->loop;
 	s->store = &a->store;
 	s->threads = count_threads(&a->config);
@@ -177,19 +238,11 @@ static int load(struct app *a, struct err *e)
 	s->guilty = on_guilty;
 	s->failed = on_failed;
 	s->arg = a;
+	if ((r = supervisor_open(s, e)) < 0 || (r = open_sessions(a, e)) < 0)
+		return r;
+	server_scan(&a->server);
 	if ((r = supervisor_start(s, e)) < 0)
 		return r;
-	a->server.loop = a->loop;
-	a->server.config = &a->config;
-	a->server.auth = &a->auth;
-	a->server.store = &a->store;
-	a->server.supervisor = s;
-	server_init(&a->server);
-	a->has_server = true;
-	if ((r = server_restore(&a->server, e)) < 0)
-		return r;
-	if (a->server.sessions.n_sessions > 0)
-		log_info("%u sessions are there again", a->server.sessions.n_sessions);
 	a->events = (struct events){.server = &a->server, .web = &a->web, .url = a->config.events};
 	return events_open(&a->events, e);
 }
@@ -248,13 +301,19 @@ static void close_handle(uv_handle_t *handle, void *arg)
 		uv_close(handle, NULL);
 }
 
+/* Whether the segments outlive this falcond. A folder's do not: it is emptied by a stop in order. */
+static bool is_kept(const struct app *a)
+{
+	return !a->store.set.in_folder && notify_keeps();
+}
+
 /* Sessions into the state folder, once neither the engine nor a client changes them any more. */
 static void spill(struct app *a)
 {
 	struct server *s = &a->server;
 	uint64_t before = s->spill.written;
 	server_scan(s);
-	if (!server_spill(s, true))
+	if (!server_spill(s, !is_kept(a)))
 		return;
 	while (!server_spilled(s))
 		uv_run(a->loop, UV_RUN_ONCE);
@@ -275,6 +334,9 @@ static int serve(struct app *a)
 	watch_signal(a, &a->term, SIGTERM);
 	watch_signal(a, &a->interrupt, SIGINT);
 	notify_watch(a->loop, is_alive, a);
+	uv_timer_init(a->loop, &a->settle);
+	a->settle.data = a;
+	store_init(&a->store);
 	a->web = (struct web){.loop = a->loop, .config = &a->config, .auth = &a->auth, .server = &a->server};
 	int r = web_open(&a->web, &e);
 	if (r == 0)
@@ -293,7 +355,11 @@ static int serve(struct app *a)
 	web_done(&a->web);
 	if (a->has_server)
 		supervisor_done(&a->supervisor);
+	/* Whoever stops falcond in order has no use for files that would stay in memory. systemd decides for itself. */
+	if (a->status == 0 && a->store.set.in_folder)
+		keep_forget(&a->keep, &a->store.set);
 	store_done(&a->store);
+	keep_close(&a->keep);
 	if (a->status == 0)
 		log_info("stopped");
 	return a->status;
@@ -308,6 +374,7 @@ static void print_help(void)
 	       "      --model PATH    as the key `model`, and so on: options win over the file\n"
 	       "      --socket URL\n"
 	       "      --state DIR\n"
+	       "      --segments DIR\n"
 	       "      --http unix:PATH|127.0.0.1:PORT\n"
 	       "      --threads N\n"
 	       "      --kv f16|f32|q8\n"
@@ -343,7 +410,7 @@ static int parse_options(int argc, char **argv, struct command_line *l)
 {
 	static const enum config_id keys[] = {
 		[OPTION_MODEL - OPTION_MODEL] = CONFIG_MODEL, [OPTION_SOCKET - OPTION_MODEL] = CONFIG_SOCKET,
-		[OPTION_STATE - OPTION_MODEL] = CONFIG_STATE, [OPTION_THREADS - OPTION_MODEL] = CONFIG_THREADS,
+		[OPTION_STATE - OPTION_MODEL] = CONFIG_STATE, [OPTION_SEGMENTS - OPTION_MODEL] = CONFIG_SEGMENTS, [OPTION_THREADS - OPTION_MODEL] = CONFIG_THREADS,
 		[OPTION_KV - OPTION_MODEL] = CONFIG_KV, [OPTION_HTTP - OPTION_MODEL] = CONFIG_HTTP_LISTEN,
 	};
 	for (int c; (c = getopt_long(argc, argv, "c:h", options, NULL)) != -1;) {
@@ -352,9 +419,6 @@ static int parse_options(int argc, char **argv, struct command_line *l)
 		case OPTION_CHECK: l->check = true; break;
 		case OPTION_VERSION: puts("falcond " PACKAGE_VERSION); return 0;
 		case 'h': case OPTION_HELP: print_help(); return 0;
-		case OPTION_SEGMENTS:
-			log_error("--segments: this version keeps its segments in memory files alone");
-			return EXIT_USAGE;
 		case '?': return EXIT_USAGE;
 		default:
 			if (l->n_set == sizeof l->set / sizeof l->set[0])

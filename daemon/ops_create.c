@@ -83,10 +83,12 @@ static void add_stop(struct board_record *r, const struct template *p)
 	memcpy(r->stops[r->n_stops++], p->stop, strlen(p->stop));
 }
 
-/* Sampling parameters of the request into the record; those that an append leaves out stay. 0 or -1. */
-static int set_params(struct request *q, struct board_record *r)
+/* Sampling parameters of the request into the session's record; those that an append leaves out stay. 0 or -1. */
+static int set_params(struct request *q, const struct session *s)
 {
 	const struct ipc_request *in = &q->in;
+	struct sessions *t = &q->server->sessions;
+	struct board_record *r = board_record(&t->board, s->slot);
 	struct board_params *p = &r->params;
 	bool all = in->op != IPC_APPEND;
 	uint32_t n_vocab = q->server->store->hp.n_vocab;
@@ -96,6 +98,7 @@ static int set_params(struct request *q, struct board_record *r)
 				      n_vocab);
 			return -1;
 		}
+	board_record_begin(r, session_next_run(t, s));
 #define TAKE(field, name)                                                                                                      \
 	if (all || ipc_has(in, IPC_F_##name))                                                                                  \
 		p->field = (__typeof__(p->field))in->field;
@@ -193,7 +196,7 @@ static void generate(struct request *q)
 		return;
 	struct session *s = make_session(q, &q->in.session);
 	struct board_record *r = board_record(&t->board, s->slot);
-	if (set_params(q, r) < 0) {
+	if (set_params(q, s) < 0) {
 		run_drop(t, s);
 		return;
 	}
@@ -259,7 +262,7 @@ static void append(struct request *q)
 	}
 	uint32_t n = ipc_has(&q->in, IPC_F_N) ? q->in.n : s->n_end - s->n_given;
 	uint32_t n_kv = s->releasing ? 0 : s->n_kv, known = session_known(s);
-	if (!may_append(q, s) || admit(q, s, end, known, (uint64_t)end + n) < 0 || set_params(q, r) < 0)
+	if (!may_append(q, s) || admit(q, s, end, known, (uint64_t)end + n) < 0 || set_params(q, s) < 0)
 		return;
 	set_flags(q, s);
 	write_log(q, s, q->in.at);
@@ -297,14 +300,14 @@ static void copy_session(struct request *q, struct session *s, const struct sess
 	r->n_biases = from->n_biases;
 	memcpy(r->biases, from->biases, sizeof r->biases);
 	r->priority = from->priority;
-	r->flags = s->flags = donor->flags;
-	r->n_given = s->n_given = donor->n_given;
-	r->n_end = s->n_end = donor->n_end;
-	r->n_from = r->n_tokens = s->n_tokens = s->first_cursor = donor->n_tokens;
+	s->flags = donor->flags;
+	s->n_given = donor->n_given;
+	s->n_end = donor->n_end;
+	s->n_tokens = s->first_cursor = donor->n_tokens;
 	memcpy(board_log(&t->board, s->slot), board_log(&t->board, donor->slot), donor->n_tokens * sizeof(int32_t));
 	s->finish = donor->finish;
 	run_share_pages(t, s, donor);
-	r->kv_from = s->n_cached = s->n_kv;
+	s->n_cached = s->n_kv;
 }
 
 void op_fork(struct request *q)
@@ -328,6 +331,8 @@ void op_fork(struct request *q)
 	copy_session(q, s, donor);
 	if (running)
 		run_start(t, s);
+	else
+		run_rest(t, s);
 	reply_first(q, s);
 }
 

@@ -99,14 +99,50 @@ static void grant(struct sessions *t, struct session *s)
 static void drop_pages(struct sessions *t, struct session *s)
 {
 	const uint32_t *table = board_table(&t->board, s->slot);
+	/* First of all: were falcond killed in between, pages that are punched out would count as computed. */
+	atomic_store_explicit(&t->board.words[s->slot].n_pages, 0, memory_order_release);
 	/* The table is falcond's own, but stands where an engine gone mad could write: a page that is not taken is not dropped. */
 	while (s->n_pages > 0) {
 		uint32_t page = table[--s->n_pages];
 		if (page < t->arena->n_pages && t->arena->refs[page] > 0)
 			arena_drop(t->arena, page);
 	}
-	atomic_store_explicit(&t->board.words[s->slot].n_pages, 0, memory_order_release);
 	s->n_kv = 0;
+}
+
+/* Writes the terms of the session's next run. They count from the store of `ready` on, which is the caller's. Returns the run. */
+static uint32_t write_terms(struct sessions *t, struct session *s)
+{
+	struct board_record *r = board_record(&t->board, s->slot);
+	uint32_t run = session_next_run(t, s);
+	board_record_begin(r, run);
+	r->flags = s->flags;
+	r->n_given = s->n_given;
+	r->n_end = s->n_end;
+	r->n_from = r->n_tokens = s->n_tokens;
+	r->kv_from = s->n_kv;
+	r->n_cached = s->n_cached;
+	r->started = s->started;
+	r->first_given = s->first_given;
+	r->first_cached = s->first_cached;
+	r->first_cursor = s->first_cursor;
+	r->first_seed = s->first_seed;
+	r->generation++;
+	return run;
+}
+
+static void commit(struct sessions *t, struct session *s)
+{
+	uint32_t run = write_terms(t, s);
+	atomic_store_explicit(&board_record(&t->board, s->slot)->ready, run, memory_order_release);
+}
+
+void run_rest(struct sessions *t, struct session *s)
+{
+	struct board_record *r = board_record(&t->board, s->slot);
+	uint32_t run = write_terms(t, s);
+	atomic_store_explicit(&r->over, board_word(run, s->finish), memory_order_release);
+	atomic_store_explicit(&r->ready, run, memory_order_release);
 }
 
 static void publish(struct sessions *t, struct session *s)
@@ -114,16 +150,13 @@ static void publish(struct sessions *t, struct session *s)
 	struct board_record *r = board_record(&t->board, s->slot);
 	struct board_words *w = &t->board.words[s->slot];
 	CHECK(!s->releasing && !s->dropped);
-	s->run++;
+	s->finish = 0;
+	if (r->ready == s->run)
+		commit(t, s); /* its pages were taken in mid-run: another run of the same text */
+	r->kv_from = s->n_kv;
+	s->run = r->ready;
 	s->published = true;
 	s->cancelling = false;
-	s->finish = 0;
-	r->flags = s->flags;
-	r->n_given = s->n_given;
-	r->n_end = s->n_end;
-	r->n_from = r->n_tokens = s->n_tokens;
-	r->kv_from = s->n_kv;
-	r->generation++;
 	stopping_place("falcond.publish.record");
 	set_state(t, s, SESSION_RUNNING);
 	if (s->flags & BOARD_SCORE)
@@ -185,6 +218,7 @@ void run_hold(struct sessions *t, struct session *s)
 {
 	CHECK(s->state == SESSION_IDLE && !s->published);
 	s->started = ++t->next_started;
+	commit(t, s);
 	set_state(t, s, SESSION_PAUSED);
 	account(s);
 }
@@ -197,6 +231,7 @@ void run_start(struct sessions *t, struct session *s)
 	s->finish = 0;
 	s->owner->cached += s->n_cached;
 	t->cached += s->n_cached;
+	commit(t, s);
 	if (s->releasing || s->loading || restorable(t, s)) {
 		set_state(t, s, SESSION_WAITING);
 		start_waiting(t);
@@ -219,10 +254,15 @@ static void settle(struct sessions *t)
 	}
 }
 
-static void end_run(struct sessions *t, struct session *s, enum board_reason reason)
+/* done: the engine says so, and its word of how far the run came is good. */
+static void end_run(struct sessions *t, struct session *s, enum board_reason reason, bool done)
 {
 	set_state(t, s, SESSION_IDLE);
 	s->finish = reason;
+	if (done)
+		atomic_store_explicit(&board_record(&t->board, s->slot)->over, board_word(s->run, reason), memory_order_release);
+	else
+		run_rest(t, s);
 	s->cancelling = s->starved = false;
 	t->unsettled |= t->n_waiting > 0 || t->arena->n_free == 0;
 	account(s);
@@ -264,6 +304,7 @@ void run_drop(struct sessions *t, struct session *s)
 {
 	CHECK_OBJ(s, SESSION_MAGIC);
 	CHECK(!s->dropped);
+	atomic_store_explicit(&board_record(&t->board, s->slot)->ready, 0, memory_order_release);
 	session_forget(t, s);
 	s->dropped = true;
 	t->gone(t->arg, s);
@@ -285,7 +326,7 @@ void run_cancel(struct sessions *t, struct session *s)
 		want(t, s, BOARD_CANCEL);
 		return;
 	}
-	end_run(t, s, BOARD_CANCELLED);
+	end_run(t, s, BOARD_CANCELLED, false);
 	t->changed(t->arg, s);
 }
 
@@ -343,7 +384,7 @@ static bool read_progress(struct sessions *t, struct session *s, bool *ret_moved
 static void fail(struct sessions *t, struct session *s)
 {
 	if (session_running(s))
-		end_run(t, s, BOARD_ERROR);
+		end_run(t, s, BOARD_ERROR, false);
 	if (!s->releasing)
 		run_release(t, s);
 	if (!s->dropped)
@@ -404,7 +445,7 @@ static void look(struct sessions *t, struct session *s)
 		drain_ring(t); /* rows stand there before DONE does */
 	if (low == BOARD_DONE && session_running(s)) {
 		uint32_t reason = atomic_load_explicit(&w->reason, memory_order_relaxed);
-		end_run(t, s, reason_known(reason) ? reason : BOARD_ERROR);
+		end_run(t, s, reason_known(reason) ? reason : BOARD_ERROR, true);
 		if ((s->flags & BOARD_SCORE) && !s->releasing)
 			run_release(t, s); /* nobody continues it */
 		moved = true;
@@ -455,6 +496,52 @@ void run_engine_gone(struct sessions *t)
 			closed(t, s);
 	}
 	settle(t);
+}
+
+/* A score run's rows were in the memory of the falcond that is gone: they are computed again, all of them. */
+static void adopt_score(struct sessions *t, struct session *s)
+{
+	scores_init(&s->scores, s->n_tokens, t->n_vocab, s->flags & BOARD_ROWS);
+	s->finish = 0;
+	if (s->state == SESSION_IDLE)
+		set_state(t, s, SESSION_WAITING);
+}
+
+void run_adopt(struct sessions *t, struct session *s, const struct survey_session *found)
+{
+	bool score = s->flags & BOARD_SCORE;
+	s->published = found->published && !score;
+	if (s->started > t->next_started)
+		t->next_started = s->started;
+	if (found->verb == BOARD_NONE) {
+		s->state = SESSION_IDLE;
+	} else if (!s->published) {
+		set_state(t, s, SESSION_WAITING);
+	} else {
+		s->cancelling = found->verb == BOARD_CANCEL;
+		set_state(t, s, found->verb == BOARD_PAUSE ? SESSION_PAUSED : SESSION_RUNNING);
+	}
+	if (score)
+		adopt_score(t, s);
+	if (!s->published) {
+		/* No engine is there to hold it. */
+		if (found->releasing || score)
+			drop_pages(t, s);
+		atomic_store_explicit(&t->board.words[s->slot].want, board_word(s->run, BOARD_NONE), memory_order_release);
+	}
+	t->unsettled = true;
+	account(s);
+}
+
+void run_restore(struct sessions *t, struct session *s, bool running)
+{
+	bool score = s->flags & BOARD_SCORE;
+	if (score)
+		scores_init(&s->scores, s->n_tokens, t->n_vocab, s->flags & BOARD_ROWS);
+	if (running || score)
+		run_start(t, s);
+	else
+		run_rest(t, s);
 }
 
 void run_share_pages(struct sessions *t, struct session *dst, const struct session *src)

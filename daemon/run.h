@@ -14,6 +14,18 @@
  */
 void run_start(struct sessions *t, struct session *s);
 
+/* A new session whose record and log are written rests, as one whose run is over: from here on it is there. */
+void run_rest(struct sessions *t, struct session *s);
+
+/*
+ * Puts a session that session_adopt() made into the state that the board says; there is no engine, and the arena has the pages
+ * that were found. What is asked of the engine is still asked; look at the board (run_scan) once all sessions are adopted.
+ */
+void run_adopt(struct sessions *t, struct session *s, const struct survey_session *found);
+
+/* The same of a session that session_restore() made: it rests, or its run goes on from the end of its log. */
+void run_restore(struct sessions *t, struct session *s, bool running);
+
 /* Ends the run, if there is one, with finish BOARD_CANCELLED, once the engine has seen it. */
 void run_cancel(struct sessions *t, struct session *s);
 

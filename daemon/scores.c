@@ -52,10 +52,12 @@ bool scores_take(struct scores *s, const struct board_row *row, const float *pay
 
 void scores_forget(struct scores *s, uint32_t cursor)
 {
-	if (cursor > s->end)
-		cursor = s->end;
+	if (cursor > s->n_tokens)
+		cursor = s->n_tokens;
 	if (cursor > s->from)
 		s->from = cursor;
+	if (cursor > s->end)
+		s->end = cursor;
 }
 
 uint32_t scores_until(const struct scores *s)

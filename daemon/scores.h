@@ -30,7 +30,7 @@ void scores_done(struct scores *s);
  */
 bool scores_take(struct scores *s, const struct board_row *row, const float *payload);
 
-/* The reader has everything below `cursor`. */
+/* The reader has everything below `cursor`: from an earlier falcond perhaps, so what is computed of it now is not kept. */
 void scores_forget(struct scores *s, uint32_t cursor);
 
 /* Positions below this may be computed: the credit. */

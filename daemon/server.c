@@ -122,7 +122,7 @@ void server_init(struct server *s)
 	metrics_init(&s->metrics);
 	pthread_mutex_init(&s->lock, NULL);
 	TAILQ_INIT(&s->open);
-	arena_init(&s->arena, s->store->pages, &s->store->arena);
+	arena_init(&s->arena, s->store->set.fds[KEEP_PAGES], &s->store->arena);
 	s->sessions.board = s->store->board;
 	s->sessions.arena = &s->arena;
 	s->sessions.n_vocab = s->store->hp.n_vocab;

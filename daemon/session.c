@@ -29,6 +29,7 @@ void sessions_init(struct sessions *t)
 		t->n_buckets *= 2;
 	t->by_name = xcalloc(t->n_buckets, sizeof *t->by_name);
 	t->by_request = xcalloc(t->n_buckets, sizeof *t->by_request);
+	t->first_number = atomic_load_explicit(&t->board.header->names, memory_order_relaxed);
 	TAILQ_INIT(&t->used);
 	TAILQ_INIT(&t->active);
 }
@@ -108,74 +109,189 @@ static void write_record(struct sessions *t, const struct session *s)
 {
 	struct board_record *r = board_record(&t->board, s->slot);
 	memset(r, 0, sizeof *r);
+	r->magic = BOARD_RECORD_MAGIC;
 	r->version = BOARD_RECORD_VERSION;
+	r->capacity = t->board.header->n_context;
+	r->offset = (uint64_t)((const uint8_t *)r - (const uint8_t *)t->board.header);
 	r->owner = s->owner->id;
-	r->generation = 1;
+	r->used = s->used_at;
 	r->name_length = s->name_length;
 	r->request_length = s->request_length;
 	memcpy(r->name, s->name, s->name_length);
 	memcpy(r->request, s->request, s->request_length);
 }
 
-/* A session in a free slot, which nobody finds yet. */
-static struct session *take_slot(struct sessions *t, struct owner *o, const char *name, size_t name_length, const char *request,
-				 size_t request_length)
+static struct session *make_session(struct owner *o, uint32_t slot, const char *name, size_t name_length, const char *request,
+				    size_t request_length)
 {
-	CHECK(name_length <= BOARD_NAME && request_length <= BOARD_REQUEST && t->n_free > 0);
+	CHECK(name_length <= BOARD_NAME && request_length <= BOARD_REQUEST);
 	struct session *s = xcalloc(1, sizeof *s);
 	s->magic = SESSION_MAGIC;
-	s->slot = t->free_slots[--t->n_free];
-	s->run = board_run(atomic_load_explicit(&t->board.words[s->slot].want, memory_order_relaxed));
+	s->slot = slot;
 	s->owner = o;
-	if (name == NULL)
-		name_length = (size_t)snprintf(s->name, sizeof s->name, "~%llu", (unsigned long long)o->next_number++);
-	else
-		memcpy(s->name, name, name_length);
+	memcpy(s->name, name, name_length);
 	s->name_length = (uint8_t)name_length;
 	memcpy(s->request, request, request_length);
 	s->request_length = (uint8_t)request_length;
 	s->used_at = s->read_at = clock_ns();
 	TAILQ_INIT(&s->waiters);
+	return s;
+}
+
+static void place(struct sessions *t, struct session *s)
+{
+	s->run = board_run(atomic_load_explicit(&t->board.words[s->slot].want, memory_order_relaxed));
 	t->slots[s->slot] = s;
+	link_session(t, s);
+}
+
+/* Numbers of names are never given twice, by no later falcond either: the board has a number above all of them. */
+static void note_number(struct sessions *t, uint64_t number)
+{
+	enum { AHEAD = 1024 };
+	_Atomic uint64_t *names = &t->board.header->names;
+	if (number >= atomic_load_explicit(names, memory_order_relaxed))
+		atomic_store_explicit(names, number + AHEAD, memory_order_relaxed);
+}
+
+static uint64_t take_number(struct sessions *t, struct owner *o)
+{
+	uint64_t number = t->first_number + o->next_number++;
+	note_number(t, number);
+	return number;
+}
+
+/* The number of a session from elsewhere: those that the owner gets are above. */
+static void reserve_number(struct sessions *t, struct owner *o, uint64_t number)
+{
+	if (number >= UINT64_MAX / 2)
+		return;
+	if (number >= t->first_number + o->next_number)
+		o->next_number = number - t->first_number + 1;
+	note_number(t, number);
+}
+
+/* A session in a free slot, of which there is one, with an empty record; nobody finds it yet. */
+static struct session *take_slot(struct sessions *t, struct owner *o, const char *name, size_t name_length, const char *request,
+				 size_t request_length)
+{
+	CHECK(t->n_free > 0);
+	struct session *s = make_session(o, t->free_slots[--t->n_free], name, name_length, request, request_length);
 	struct board_header *h = t->board.header;
 	if (s->slot >= atomic_load_explicit(&h->n_used, memory_order_relaxed))
 		atomic_store_explicit(&h->n_used, s->slot + 1, memory_order_release);
 	stopping_place("falcond.session.used");
+	write_record(t, s);
+	stopping_place("falcond.session.record");
 	return s;
 }
 
 struct session *session_new(struct sessions *t, struct owner *o, const char *name, size_t name_length, const char *request,
 			    size_t request_length)
 {
+	char number[BOARD_NAME];
 	if (t->n_free == 0)
 		return NULL;
+	if (name == NULL) {
+		name_length = (size_t)snprintf(number, sizeof number, "~%llu", (unsigned long long)take_number(t, o));
+		name = number;
+	}
 	struct session *s = take_slot(t, o, name, name_length, request, request_length);
-	write_record(t, s);
-	stopping_place("falcond.session.record");
-	link_session(t, s);
+	place(t, s);
 	return s;
 }
 
-struct session *session_restore(struct sessions *t, struct owner *o, const struct board_record *record, const void *ids,
+uint32_t session_next_run(const struct sessions *t, const struct session *s)
+{
+	uint32_t ready = atomic_load_explicit(&board_record(&t->board, s->slot)->ready, memory_order_relaxed);
+	return (s->run > ready ? s->run : ready) + 1;
+}
+
+/* What of a record both an adopted and a restored session have. */
+static void read_record(struct session *s, const struct board_record *r)
+{
+	s->first_given = r->first_given;
+	s->first_cached = r->first_cached;
+	s->first_cursor = r->first_cursor;
+	s->first_seed = r->first_seed;
+	s->flags = r->flags;
+	s->n_given = r->n_given;
+	s->n_end = r->n_end;
+	s->n_cached = r->n_cached;
+	s->started = r->started;
+	s->failed = r->failed;
+}
+
+struct session *session_adopt(struct sessions *t, struct owner *o, const struct survey_session *found)
+{
+	struct board_record *r = board_record(&t->board, found->slot);
+	uint32_t ready = atomic_load_explicit(&r->ready, memory_order_relaxed);
+	if (atomic_load_explicit(&r->run, memory_order_relaxed) != ready)
+		board_record_undo(r);
+	if (board_run(r->over) > ready)
+		atomic_store_explicit(&r->over, 0, memory_order_relaxed);
+	struct session *s = make_session(o, found->slot, r->name, r->name_length, r->request, r->request_length);
+	if (r->used < s->used_at)
+		s->used_at = r->used;
+	read_record(s, r);
+	s->n_tokens = found->n_tokens;
+	s->n_kv = found->n_kv;
+	s->n_pages = found->n_pages;
+	s->finish = found->finish;
+	place(t, s);
+	return s;
+}
+
+struct session *session_restore(struct sessions *t, struct owner *o, const struct board_record *from, const void *ids,
 				uint32_t n_tokens)
 {
 	if (t->n_free == 0)
 		return NULL;
-	struct session *s = take_slot(t, o, record->name, record->name_length, record->request, record->request_length);
+	struct session *s = take_slot(t, o, from->name, from->name_length, from->request, from->request_length);
 	struct board_record *r = board_record(&t->board, s->slot);
-	*r = *record;
-	r->owner = o->id;
-	r->n_from = r->n_tokens = s->n_tokens = n_tokens;
-	r->kv_from = 0;
+	read_record(s, from);
+	s->n_tokens = n_tokens;
+	s->finish = board_run(from->over) == from->ready ? board_low(from->over) : 0;
+	r->generation = from->generation - (from->generation > 0); /* what is to follow raises it to what it was */
+	r->failed = from->failed;
+	r->priority = from->priority;
+	r->params = from->params;
+	r->n_stops = from->n_stops;
+	memcpy(r->stop_length, from->stop_length, sizeof r->stop_length);
+	memcpy(r->stops, from->stops, sizeof r->stops);
+	r->n_biases = from->n_biases;
+	memcpy(r->biases, from->biases, sizeof r->biases);
 	memcpy(board_log(&t->board, s->slot), ids, n_tokens * sizeof(int32_t));
-	s->flags = r->flags;
-	s->failed = r->failed;
-	s->n_given = r->n_given;
-	s->n_end = r->n_end;
-	if (session_anonymous(s) && strtoull(s->name + 1, NULL, 10) >= o->next_number)
-		o->next_number = strtoull(s->name + 1, NULL, 10) + 1;
-	link_session(t, s);
+	if (session_anonymous(s))
+		reserve_number(t, o, strtoull(s->name + 1, NULL, 10));
+	place(t, s);
 	return s;
+}
+
+static void clear_slot(struct sessions *t, uint32_t slot)
+{
+	/* The log's memory goes back; a record of zeros is no session to anyone who reads the board later. */
+	madvise(board_record(&t->board, slot), t->board.header->log_stride, MADV_REMOVE);
+}
+
+void sessions_adopted(struct sessions *t)
+{
+	uint32_t n_used = atomic_load_explicit(&t->board.header->n_used, memory_order_relaxed);
+	t->n_free = 0;
+	for (uint32_t slot = t->n_slots; slot-- > 0;) {
+		if (t->slots[slot] != NULL)
+			continue;
+		uint32_t run = 0;
+		if (slot < n_used) {
+			struct board_words *w = &t->board.words[slot];
+			run = board_run(atomic_load_explicit(&w->want, memory_order_relaxed));
+			clear_slot(t, slot);
+			atomic_store_explicit(&w->n_pages, 0, memory_order_relaxed);
+			atomic_store_explicit(&w->want, board_word(run, BOARD_NONE), memory_order_release);
+		}
+		if (run < last_run)
+			t->free_slots[t->n_free++] = slot;
+	}
 }
 
 void session_free(struct sessions *t, struct session *s)
@@ -183,8 +299,7 @@ void session_free(struct sessions *t, struct session *s)
 	CHECK_OBJ(s, SESSION_MAGIC);
 	CHECK(s->n_pages == 0 && !s->is_active && t->slots[s->slot] == s);
 	t->slots[s->slot] = NULL;
-	/* The log's memory goes back; a record of zeros is no session to anyone who reads the board later. */
-	madvise(board_record(&t->board, s->slot), t->board.header->log_stride, MADV_REMOVE);
+	clear_slot(t, s->slot);
 	stopping_place("falcond.session.freed");
 	if (s->run < last_run)
 		t->free_slots[t->n_free++] = s->slot;
@@ -193,7 +308,7 @@ void session_free(struct sessions *t, struct session *s)
 
 void session_touch(struct sessions *t, struct session *s)
 {
-	s->used_at = clock_ns();
+	s->used_at = board_record(&t->board, s->slot)->used = clock_ns();
 	TAILQ_REMOVE(&t->used, s, use);
 	TAILQ_INSERT_TAIL(&t->used, s, use);
 }

@@ -13,6 +13,7 @@
 #include "daemon/scores.h"
 #include "daemon/stream.h"
 #include "shm/board.h"
+#include "shm/survey.h"
 
 #define SESSION_MAGIC 0x53455353u
 
@@ -100,6 +101,7 @@ struct sessions {
 	bool draining;              /* no run is published any more */
 	bool unsettled;             /* pages may be had that could not before: run.c looks who needs some */
 	uint64_t next_started;
+	uint64_t first_number;      /* names without a number below were given out by earlier falconds */
 	uint64_t cached, generated; /* tokens, ever */
 	void (*changed)(void *arg, struct session *s); /* progress, or the end of a run */
 	void (*gone)(void *arg, struct session *s);    /* dropped: its waiters must be answered */
@@ -111,6 +113,8 @@ struct sessions {
 
 /* board, arena, n_vocab, wake_engine, changed, gone and arg are set by the caller. */
 void sessions_init(struct sessions *t);
+/* After sessions were adopted: the slots that have none are free, with nothing left in them. */
+void sessions_adopted(struct sessions *t);
 void sessions_done(struct sessions *t); /* frees every session; the board is left as it is */
 
 struct session *session_find(const struct sessions *t, const struct owner *o, const char *name, size_t length);
@@ -124,11 +128,21 @@ struct session *session_new(struct sessions *t, struct owner *o, const char *nam
 			    size_t request_length);
 
 /*
- * A session in a free slot with this record, which was checked against the board, and n_tokens ids, which need not be aligned. No
- * run of it is published, and it has no pages. NULL if there is no slot.
+ * The session that stands whole in its own slot, as a survey of the board found it: everything of struct session but its runs,
+ * which run_adopt() goes on with. The record is made whole where falcond was killed while it wrote it.
  */
-struct session *session_restore(struct sessions *t, struct owner *o, const struct board_record *record, const void *ids,
+struct session *session_adopt(struct sessions *t, struct owner *o, const struct survey_session *found);
+
+/*
+ * A session of a record and its log from elsewhere (another board, a file), in a free slot and without pages. The record was
+ * checked against the board; its n_tokens ids need not be aligned. NULL if there is no slot. It is there, for a falcond that
+ * starts anew, once run_rest(), run_hold() or run_start() has it.
+ */
+struct session *session_restore(struct sessions *t, struct owner *o, const struct board_record *from, const void *ids,
 				uint32_t n_tokens);
+
+/* The number that the session's next run will have. */
+uint32_t session_next_run(const struct sessions *t, const struct session *s);
 
 /* Takes it out of names, counts and order; what run.c calls when it closes. */
 void session_forget(struct sessions *t, struct session *s);

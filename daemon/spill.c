@@ -446,6 +446,8 @@ static int restore(struct spill *p, const struct spill_entry *at, const struct s
 	s->used_at = age > 0 && (uint64_t)age < s->used_at ? s->used_at - (uint64_t)age : age > 0 ? 0 : s->used_at;
 	if (head->header.unfinished)
 		run_hold(t, s);
+	else
+		run_rest(t, s);
 	return 0;
 }
 

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -35,13 +37,20 @@ static uint64_t memory_available(void)
 	return kib ? kib * 1024 : (uint64_t)sysconf(_SC_AVPHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-int store_init(struct store *s, struct err *e)
+void store_init(struct store *s)
 {
-	*s = (struct store){.image = -1, .weights = -1, .pages = -1, .board_fd = -1};
+	*s = (struct store){.set = {.fds = {-1, -1, -1}}, .image = -1};
 	s->available = memory_available();
+}
+
+int store_begin(struct store *s, struct keep *k, struct err *e)
+{
 	if (getrandom(s->set_id, sizeof s->set_id, 0) != sizeof s->set_id)
 		return err_set(e, -errno, "cannot draw a random id: %s", strerror(errno));
-	s->image = segment_create("weights", 0, e);
+	int r = keep_begin(k, &s->set, e);
+	if (r < 0)
+		return r;
+	s->image = keep_create(k, &s->set, KEEP_WEIGHTS, 0, e);
 	return s->image < 0 ? s->image : 0;
 }
 
@@ -61,37 +70,74 @@ static int read_image(struct store *s, const uint8_t *base, uint64_t size, struc
 	if (r < 0)
 		return r;
 	const struct weights_header *h = (const void *)base;
-	if (memcmp(h->set_id, s->set_id, sizeof s->set_id) != 0)
-		return err_set(e, -EINVAL, "the weights image is not of the set that was asked for");
+	const struct weights_tokenizer *t = (const void *)(base + h->tokenizer_offset);
+	if (t->pre != WEIGHTS_PRE_NONE && (r = tokenizer_new(t, h->tokenizer_size, &s->tokenizer, e)) < 0)
+		return r;
+	s->template = template_recognise((const char *)base + h->template_offset, h->template_size, s->tokenizer);
 	s->hp = h->hparams;
 	s->weights_size = size;
+	memcpy(s->set_id, h->set_id, sizeof s->set_id);
+	memcpy(s->source_hash, h->source_hash, sizeof s->source_hash);
 	memcpy(s->model, h->name, sizeof s->model);
 	s->model[sizeof s->model - 1] = '\0';
 	memcpy(s->arena.fingerprint, h->fingerprint, sizeof s->arena.fingerprint);
-	memcpy(s->source_hash, h->source_hash, sizeof s->source_hash);
-	s->huge_share = huge_share(base, size);
-	const struct weights_tokenizer *t = (const void *)(base + h->tokenizer_offset);
-	r = t->pre == WEIGHTS_PRE_NONE ? 0 : tokenizer_new(t, h->tokenizer_size, &s->tokenizer, e);
-	if (r == 0)
-		s->template = template_recognise((const char *)base + h->template_offset, h->template_size, s->tokenizer);
-	return r;
+	return 0;
 }
 
-int store_adopt_weights(struct store *s, struct err *e)
+/* Checks the weights of the set and takes out what falcond needs. measure: says how much of them is in huge pages. */
+static int read_weights(struct store *s, bool measure, struct err *e)
 {
 	void *base;
 	uint64_t size;
-	int r = segment_seal(s->image, true, e);
-	if (r < 0 || (r = segment_check_seals(s->image, true, e)) < 0)
-		return r;
-	if ((r = s->weights = segment_reopen_readonly(s->image, e)) < 0)
-		return r;
-	close(s->image);
-	s->image = -1;
-	if ((r = segment_map(s->weights, false, &base, &size, e)) < 0)
+	int r = segment_map(s->set.fds[KEEP_WEIGHTS], false, &base, &size, e);
+	if (r < 0)
 		return r;
 	r = read_image(s, base, size, e);
+	if (r == 0 && measure)
+		s->huge_share = huge_share(base, size);
 	munmap(base, size);
+	return r;
+}
+
+int store_finish_weights(struct store *s, struct keep *k, struct err *e)
+{
+	uint8_t set_id[sizeof s->set_id];
+	memcpy(set_id, s->set_id, sizeof set_id);
+	int image = s->image;
+	s->image = -1;
+	int r = keep_finish(k, &s->set, KEEP_WEIGHTS, image, e);
+	if (r == 0)
+		r = read_weights(s, true, e);
+	if (r == 0 && memcmp(set_id, s->set_id, sizeof set_id) != 0)
+		return err_set(e, -EINVAL, "the weights image is not of the set that was asked for");
+	return r;
+}
+
+void store_forget(struct store *s)
+{
+	uint64_t available = s->available;
+	if (s->board.header != NULL)
+		munmap(s->board.header, s->board_size);
+	tokenizer_free(s->tokenizer);
+	*s = (struct store){.set = {.fds = {-1, -1, -1}}, .image = -1, .available = available};
+}
+
+int store_share_weights(struct store *s, struct keep *k, const struct keep_set *from, struct err *e)
+{
+	int r = keep_check(from, KEEP_WEIGHTS, e);
+	if (r < 0 || (r = keep_begin(k, &s->set, e)) < 0)
+		return r;
+	r = keep_share_weights(k, &s->set, from, e);
+	if (r == 0)
+		r = read_weights(s, true, e);
+	if (r == 0) {
+		s->available += s->weights_size; /* they are in memory already */
+		return 0;
+	}
+	struct keep_set begun = s->set;
+	store_forget(s);
+	keep_forget(k, &begun);
+	keep_close_set(&begun);
 	return r;
 }
 
@@ -113,49 +159,67 @@ static int count_pages(const struct store *s, const struct config *c, uint32_t *
 	return 0;
 }
 
-static int make_segment(const char *name, const void *header, size_t header_size, uint64_t size, int *ret_fd, struct err *e)
+/* A segment that begins with this header. */
+static int make_segment(struct store *s, struct keep *k, enum keep_kind kind, const void *header, size_t header_size, uint64_t size,
+			struct err *e)
 {
-	int fd = segment_create(name, size, e);
+	int fd = keep_create(k, &s->set, kind, size, e);
 	if (fd < 0)
 		return fd;
-	int r = pwrite(fd, header, header_size, 0) == (ssize_t)header_size ? segment_seal(fd, false, e)
-									    : err_set(e, -errno, "cannot write the %s segment", name);
-	if (r < 0)
-		close(fd);
-	else
-		*ret_fd = fd;
-	return r;
+	if (pwrite(fd, header, header_size, 0) == (ssize_t)header_size)
+		return keep_finish(k, &s->set, kind, fd, e);
+	err_set(e, -errno, "cannot write a segment's header: %s", strerror(errno));
+	close(fd);
+	return e->code;
 }
 
-static int lock_board(int fd, struct err *e)
+int store_lock(int fd, struct err *e)
 {
+	enum { WAIT_MS = 10000 };
+	struct flock engine = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = HERITAGE_LOCK_ENGINE, .l_len = 1};
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = HERITAGE_LOCK_FALCOND, .l_len = 1};
-	return fcntl(fd, F_SETLK, &lock) == 0 ? 0 : err_set(e, -errno, "cannot lock the board: %s", strerror(errno));
+	if (fcntl(fd, F_SETLK, &lock) < 0)
+		return err_set(e, -errno, "cannot lock the board: %s", strerror(errno));
+	for (int i = 0; i < WAIT_MS; i++) {
+		struct flock held = engine;
+		if (fcntl(fd, F_GETLK, &held) < 0)
+			return err_set(e, -errno, "cannot look at the board's locks: %s", strerror(errno));
+		if (held.l_type == F_UNLCK)
+			return 0;
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	}
+	return err_set(e, -EBUSY, "the engine of an earlier falcond still holds the board");
 }
 
-static int make_board(struct store *s, const struct config *c, uint32_t n_context, struct err *e)
+static int open_board(struct store *s, struct err *e)
 {
-	struct board_header h;
-	uint64_t n_slots = c->limits.sessions * SLOTS_PER_OWNER;
-	board_plan((uint32_t)n_slots, n_context, s->hp.n_vocab, &h);
-	memcpy(h.set_id, s->set_id, sizeof h.set_id);
-	board_fingerprint(s->arena.fingerprint, s->arena.kv, (uint32_t)c->dense, h.fingerprint);
-	h.chunk_ms = (uint32_t)c->chunk_ms;
-	h.speculate = c->speculate == 0 ? BOARD_SPECULATE : BOARD_PLAIN;
-	int r = make_segment("board", &h, sizeof h, h.size, &s->board_fd, e);
-	if (r < 0 || (r = lock_board(s->board_fd, e)) < 0)
-		return r;
 	void *base;
-	if ((r = segment_map(s->board_fd, true, &base, &s->board_size, e)) < 0)
+	int fd = s->set.fds[KEEP_BOARD], r = store_lock(fd, e);
+	if (r < 0 || (r = segment_map(fd, true, &base, &s->board_size, e)) < 0)
 		return r;
 	if ((r = board_open(base, s->board_size, &s->board, e)) < 0)
 		munmap(base, s->board_size);
 	return r;
 }
 
-int store_make_arena(struct store *s, const struct config *c, struct err *e)
+/* The header of the board that this configuration asks for, over an arena that is there. */
+static void plan_board(const struct store *s, const struct config *c, struct board_header *ret)
+{
+	/* A session that has the arena for itself always fits: nothing waits for pages for ever. */
+	uint64_t n_slots = c->limits.sessions * SLOTS_PER_OWNER, most = (uint64_t)s->arena.n_pages * PAGE_TOKENS;
+	board_plan((uint32_t)n_slots, most < s->hp.n_context ? (uint32_t)most : s->hp.n_context, s->hp.n_vocab, ret);
+	memcpy(ret->set_id, s->set_id, sizeof ret->set_id);
+	board_fingerprint(s->arena.fingerprint, s->arena.kv, (uint32_t)c->dense, ret->fingerprint);
+	ret->chunk_ms = (uint32_t)c->chunk_ms;
+	ret->speculate = c->speculate == 0 ? BOARD_SPECULATE : BOARD_PLAIN;
+	ret->memory = c->memory;
+	ret->huge_share = s->huge_share;
+}
+
+int store_make_arena(struct store *s, struct keep *k, const struct config *c, struct err *e)
 {
 	uint32_t n_pages = 0;
+	struct timespec now;
 	int r = count_pages(s, c, &n_pages, e);
 	if (r < 0)
 		return r;
@@ -164,21 +228,85 @@ int store_make_arena(struct store *s, const struct config *c, struct err *e)
 	memcpy(h.set_id, s->set_id, sizeof h.set_id);
 	memcpy(h.fingerprint, s->arena.fingerprint, sizeof h.fingerprint);
 	s->arena = h;
-	if ((r = make_segment("pages", &h, sizeof h, h.size, &s->pages, e)) < 0)
+	if ((r = make_segment(s, k, KEEP_PAGES, &h, sizeof h, h.size, e)) < 0)
 		return r;
-	/* A session that has the arena for itself always fits: nothing waits for pages for ever. */
-	uint64_t most = (uint64_t)n_pages * PAGE_TOKENS;
-	return make_board(s, c, most < s->hp.n_context ? (uint32_t)most : s->hp.n_context, e);
+	struct board_header board;
+	plan_board(s, c, &board);
+	clock_gettime(CLOCK_REALTIME, &now);
+	board.created = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	r = make_segment(s, k, KEEP_BOARD, &board, sizeof board, board.size, e);
+	return r < 0 ? r : open_board(s, e);
+}
+
+static int read_arena(struct store *s, const struct config *c, struct err *e)
+{
+	struct stat st;
+	struct pages_header h;
+	int fd = s->set.fds[KEEP_PAGES];
+	if (fstat(fd, &st) < 0 || pread(fd, &h, sizeof h, 0) != sizeof h)
+		return err_set(e, -EIO, "cannot read the pages segment");
+	int r = pages_check(&h, (uint64_t)st.st_size, &s->hp, e);
+	if (r < 0)
+		return r;
+	if (memcmp(h.set_id, s->set_id, sizeof h.set_id) != 0)
+		return err_set(e, -EINVAL, "weights and pages are not of one set");
+	if (memcmp(h.fingerprint, s->arena.fingerprint, sizeof h.fingerprint) != 0)
+		return err_set(e, -EINVAL, "the pages hold keys and values of other weights");
+	if (h.kv != c->kv)
+		return err_set(e, -EINVAL, "keys and values are %s, the configuration says %s", pages_kv_name(h.kv),
+			       pages_kv_name((uint32_t)c->kv));
+	s->arena = h;
+	return 0;
+}
+
+/* The board against what would be made of this configuration. */
+static int check_board(const struct store *s, const struct config *c, struct err *e)
+{
+	struct board_header plan;
+	const struct board_header *h = s->board.header;
+	plan_board(s, c, &plan);
+	if (memcmp(h->set_id, plan.set_id, sizeof plan.set_id) != 0)
+		return err_set(e, -EINVAL, "weights and board are not of one set");
+	if (memcmp(h->fingerprint, plan.fingerprint, sizeof plan.fingerprint) != 0)
+		return err_set(e, -EINVAL, "the sessions were computed by another arithmetic or dense product");
+	if (h->n_slots != plan.n_slots || h->memory != plan.memory)
+		return err_set(e, -EINVAL, "`memory` or `limits.sessions` was changed");
+	if (h->n_context != plan.n_context || h->size != plan.size)
+		return err_set(e, -EINVAL, "the board is of another geometry than pages and weights");
+	return 0;
+}
+
+int store_adopt(struct store *s, const struct keep_set *from, const struct config *c, struct err *e)
+{
+	int r = 0;
+	for (int i = 0; r == 0 && i < KEEP_KINDS; i++)
+		r = keep_check(from, (enum keep_kind)i, e);
+	if (r < 0)
+		return r;
+	s->set = *from;
+	r = read_weights(s, false, e);
+	if (r == 0)
+		r = read_arena(s, c, e);
+	if (r == 0)
+		r = open_board(s, e);
+	if (r == 0)
+		r = check_board(s, c, e);
+	if (r < 0) {
+		store_forget(s);
+		return r;
+	}
+	double share = s->board.header->huge_share;
+	s->huge_share = share >= 0 && share <= 1 ? share : 0;
+	s->board.header->chunk_ms = (uint32_t)c->chunk_ms;
+	s->board.header->speculate = c->speculate == 0 ? BOARD_SPECULATE : BOARD_PLAIN;
+	return 0;
 }
 
 void store_done(struct store *s)
 {
-	const int fds[] = {s->image, s->weights, s->pages, s->board_fd};
-	if (s->board.header != NULL)
-		munmap(s->board.header, s->board_size);
-	for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
-		if (fds[i] >= 0)
-			close(fds[i]);
-	tokenizer_free(s->tokenizer);
-	*s = (struct store){.image = -1, .weights = -1, .pages = -1, .board_fd = -1};
+	if (s->image >= 0)
+		close(s->image);
+	struct keep_set set = s->set;
+	store_forget(s);
+	keep_close_set(&set);
 }

@@ -44,7 +44,9 @@ static int spawn_engine(struct supervisor *s, struct err *e)
 	snprintf(threads, sizeof threads, "%u", s->threads);
 	char *argv[] = {(char[]){"falcon-engine"}, (char[]){"--serve"}, (char[]){"--threads"}, threads, (char[]){"--dense"},
 			s->openblas ? (char[]){"openblas"} : (char[]){"exact"}, NULL};
-	const int fds[] = {s->store->weights, s->store->pages, s->store->board_fd, s->wake_engine, s->wake_falcond, s->lifeline[0]};
+	const int *segments = s->store->set.fds;
+	const int fds[] = {segments[KEEP_WEIGHTS], segments[KEEP_PAGES], segments[KEEP_BOARD], s->wake_engine, s->wake_falcond,
+			   s->lifeline[0]};
 	uint64_t step = step_now(s);
 	s->first_step = step + step % 2; /* the engine makes it even */
 	s->started = clock_ns();
@@ -217,7 +219,7 @@ bool supervisor_alive(const struct supervisor *s)
 	return !s->running || s->late_at == 0 || clock_ns() - s->late_at < DEATH_S * UINT64_C(1000000000);
 }
 
-int supervisor_start(struct supervisor *s, struct err *e)
+int supervisor_open(struct supervisor *s, struct err *e)
 {
 	s->wake_engine = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	s->wake_falcond = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -229,6 +231,11 @@ int supervisor_start(struct supervisor *s, struct err *e)
 	uv_poll_init(s->loop, &s->poll, s->wake_falcond);
 	s->backoff.data = s->look.data = s->poll.data = s;
 	uv_poll_start(&s->poll, UV_READABLE, on_wake);
+	return 0;
+}
+
+int supervisor_start(struct supervisor *s, struct err *e)
+{
 	uv_timer_start(&s->look, on_look, PULSE_LOOK_MS, PULSE_LOOK_MS);
 	return spawn_engine(s, e);
 }

@@ -59,10 +59,10 @@ struct supervisor {
 	unsigned guilties;    /* sessions found guilty */
 };
 
-/*
- * Makes eventfds and the lifeline and starts the first engine. loop, store, engine, threads, openblas, step_deadline_ms and the
- * calls are set.
- */
+/* Makes eventfds and the lifeline. loop, store, engine, threads, openblas, step_deadline_ms and the calls are set. */
+int supervisor_open(struct supervisor *s, struct err *e);
+
+/* Starts the first engine: the board is as it shall find it. */
 int supervisor_start(struct supervisor *s, struct err *e);
 
 /*

@@ -170,6 +170,8 @@ static void scan_slot(struct slots *s, uint32_t slot)
 	if (s->views[slot] != NULL && (s->views[slot]->run != run || verb != BOARD_RUN))
 		forget(s, slot);
 	if (verb == BOARD_CLOSE) {
+		if (board_run(is) != run || state == BOARD_NEVER)
+			start_progress(s, slot); /* progress is of the run that `is` names, whatever becomes of it */
 		if (is != board_word(run, BOARD_CLOSED))
 			answer(s, slot, run, BOARD_CLOSED);
 		return;

@@ -193,13 +193,11 @@ static void place(struct weights_header *h, const struct checkpoint *c, struct p
 	h->size = at;
 }
 
-/* What of the source recognises it later: of a folder the configuration stands for its place, all files for size and time. */
+/* What of the source recognises it later: of a folder the configuration stands for its place, all that is opened for size and time. */
 static void describe_source(struct weights_header *h, const struct files *files)
 {
 	for (size_t i = 0; i < files->length; i++) {
 		const struct file *f = &files->list[i];
-		if (!f->used)
-			continue;
 		if (!files->folder || strcmp(f->name, "config.json") == 0) {
 			h->source_dev = f->dev;
 			h->source_inode = f->inode;

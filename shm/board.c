@@ -76,6 +76,21 @@ uint64_t board_effective(const struct board *b, uint32_t slot)
 	return board_progress(r->kv_from, r->n_from);
 }
 
+void board_record_begin(struct board_record *r, uint32_t run)
+{
+	if (atomic_load_explicit(&r->run, memory_order_relaxed) == run)
+		return;
+	memcpy(r->undo, &r->flags, BOARD_TERMS);
+	atomic_store_explicit(&r->run, run, memory_order_release);
+	atomic_thread_fence(memory_order_release); /* no term is written before */
+}
+
+void board_record_undo(struct board_record *r)
+{
+	memcpy(&r->flags, r->undo, BOARD_TERMS);
+	atomic_store_explicit(&r->run, atomic_load_explicit(&r->ready, memory_order_relaxed), memory_order_release);
+}
+
 static int record_counts(const struct board_header *h, const struct board_record *r, struct err *e)
 {
 	if (r->version != BOARD_RECORD_VERSION)

@@ -9,7 +9,7 @@
  * loads that word with acquire. Each side treats what the other wrote as input: indices and lengths are checked before use.
  * There are no wake-up words: after publishing write the eventfd; on waking read it, then scan.
  *
- * A session occupies one slot. It runs in numbered runs: `generate` starts one, `append` the next. falcond publishes a run
+ * A session occupies one slot; a record there whose `ready` is not 0 says so. It runs in numbered runs: `generate` starts one, `append` the next. falcond publishes a run
  * with `want` = {run, RUN}; the engine takes it by storing progress and then `is` = {run, RUNNING}, and ends it with
  * `is` = {run, DONE}. Run numbers of a slot only rise, across sessions too, so a stale `is` never matches.
  *
@@ -35,7 +35,7 @@
 #include "shm/pages.h"
 
 #define BOARD_MAGIC UINT64_C(0x3144524243464c46) /* "FLFCBRD1" */
-#define BOARD_ABI 1u
+#define BOARD_ABI 2u
 
 enum {
 	BOARD_NAME = 64,       /* bytes of a session's name, without NUL */
@@ -110,44 +110,69 @@ static_assert(sizeof(struct board_params) == 40, "board_params");
 struct board_bias { int32_t id; float bias; };
 
 /*
- * What a session is, in front of its token log. The layout is frozen by `version`, so that it can be read whatever the
- * board's ABI. falcond writes it between runs; `n_tokens` is the engine's, a copy of progress for readers of the log alone.
+ * What a session is, in front of its token log. The layout is frozen by `version` and the record says where it stands, so that it
+ * is found and read whatever the board's ABI, and without the rest of the board. falcond writes it; `n_tokens` is the engine's
+ * while a run goes on, a copy of progress for readers of the log alone.
+ *
+ * Killed between any two stores falcond leaves a record that can be told whole or not. A run's terms (`flags` up to `stops`) are
+ * written between board_record_begin(), which keeps the old ones in `undo`, and the store of `ready`, which says that a session
+ * stands here and is to do that run. `ready` 0: there is no session. `over` says that the run is done with, and why.
  */
 struct board_record {
+	uint64_t magic;        /* BOARD_RECORD_MAGIC, which no log has in it: ids are below 2^24 */
 	uint32_t version;      /* BOARD_RECORD_VERSION */
-	uint32_t flags;        /* enum board_record_flags */
+	uint32_t capacity;     /* tokens that the log has room for */
+	uint64_t offset;       /* of this record in its segment */
 	uint64_t owner;        /* a uid, or an API key's number */
 	uint64_t generation;   /* rises each time the session changes; the newest copy wins */
+	uint64_t used;         /* clock_ns of the last op */
+	uint64_t started;      /* order of the runs' beginnings */
+	uint64_t first_seed;   /* the reply to the op that made the session, to be given again */
+	uint32_t first_given, first_cached, first_cursor;
 	uint32_t name_length, request_length;
 	char name[BOARD_NAME];
 	char request[BOARD_REQUEST]; /* request_id of the op that created the session */
-	uint32_t n_given;      /* of the current run: text and stops count from this position */
+
+	_Atomic uint32_t ready; /* the run whose terms stand below; publishes them. 0: no session */
+	_Atomic uint32_t run;   /* the run that terms are being written for: beyond `ready`, they are not whole */
+	_Atomic uint32_t over;  /* {run, reason}: this run has ended, or (reason 0) never was one */
+
+	/* Terms of the run. */
+	uint32_t flags;        /* enum board_record_flags */
+	uint32_t n_given;      /* text and stops count from this position */
 	uint32_t n_from;       /* tokens in the log when the run was published, >= n_given (a fork in mid-run has more) */
 	uint32_t n_end;        /* the run ends when n_tokens reaches it */
 	uint32_t kv_from;      /* n_kv when the run was published, <= n_from */
+	uint32_t n_cached;     /* tokens that needed no computing when the run began */
+	uint32_t n_tokens;     /* engine, while the run goes on */
 	struct board_params params;
 	uint32_t n_stops, n_biases;
 	uint8_t stop_length[BOARD_STOPS];
 	char stops[BOARD_STOPS][BOARD_STOP_BYTES];
+	/* Not kept in `undo`: nothing but the next token depends on what follows, and the request that was cut writes it again. */
 	struct board_bias biases[BOARD_BIASES];
-	uint32_t n_tokens;     /* engine */
 	uint32_t failed;       /* not 0: the engine died of this run alone, twice: the signal, or BOARD_FAILED_LATE */
 	uint32_t priority;     /* enum board_priority */
-	uint32_t reserved[1];
+	uint8_t undo[608];     /* the terms before board_record_begin() */
 };
+#define BOARD_RECORD_MAGIC UINT64_C(0x3153455343464c46) /* "FLFCSES1" */
 #define BOARD_RECORD_VERSION 1u
-static_assert(offsetof(struct board_record, owner) == 8, "board_record.owner");
-static_assert(offsetof(struct board_record, name) == 32, "board_record.name");
-static_assert(offsetof(struct board_record, n_given) == 160, "board_record.n_given");
-static_assert(offsetof(struct board_record, params) == 176, "board_record.params");
-static_assert(offsetof(struct board_record, stop_length) == 224, "board_record.stop_length");
-static_assert(offsetof(struct board_record, stops) == 232, "board_record.stops");
-static_assert(offsetof(struct board_record, biases) == 744, "board_record.biases");
-static_assert(offsetof(struct board_record, n_tokens) == 1256, "board_record.n_tokens");
-static_assert(offsetof(struct board_record, failed) == 1260, "board_record.failed");
-static_assert(offsetof(struct board_record, priority) == 1264, "board_record.priority");
-enum { BOARD_RECORD_SIZE = 2048 };
-static_assert(sizeof(struct board_record) <= BOARD_RECORD_SIZE, "board_record");
+static_assert(offsetof(struct board_record, owner) == 24, "board_record.owner");
+static_assert(offsetof(struct board_record, first_seed) == 56, "board_record.first_seed");
+static_assert(offsetof(struct board_record, name) == 84, "board_record.name");
+static_assert(offsetof(struct board_record, ready) == 212, "board_record.ready");
+static_assert(offsetof(struct board_record, flags) == 224, "board_record.flags");
+static_assert(offsetof(struct board_record, n_tokens) == 248, "board_record.n_tokens");
+static_assert(offsetof(struct board_record, params) == 256, "board_record.params");
+static_assert(offsetof(struct board_record, stop_length) == 304, "board_record.stop_length");
+static_assert(offsetof(struct board_record, stops) == 312, "board_record.stops");
+static_assert(offsetof(struct board_record, biases) == 824, "board_record.biases");
+static_assert(offsetof(struct board_record, undo) == 1344, "board_record.undo");
+enum {
+	BOARD_RECORD_SIZE = 2048,
+	BOARD_TERMS = offsetof(struct board_record, biases) - offsetof(struct board_record, flags), /* bytes that undo keeps */
+};
+static_assert(sizeof(struct board_record) <= BOARD_RECORD_SIZE && BOARD_TERMS <= 608, "board_record");
 
 /*
  * One entry of the rows ring: what a score run has to say of positions [first, first + count). The engine publishes it by
@@ -177,7 +202,10 @@ struct board_header {
 	uint64_t words_offset, tables_offset, ring_offset, logs_offset;
 	uint64_t log_stride;  /* bytes of one record and log, a multiple of 4,096 */
 	uint64_t size;
-	uint8_t pad0[256 - 112];
+	uint64_t created;     /* CLOCK_REALTIME ns: of two sets the younger counts */
+	uint64_t memory;      /* `memory` of the configuration that it was made by */
+	double huge_share;    /* of the weights, in huge pages, when they were packed */
+	uint8_t pad0[256 - 136];
 
 	/* falcond, changing */
 	_Atomic uint32_t n_used;    /* slots ever used: the engine scans [0, n_used) */
@@ -185,7 +213,9 @@ struct board_header {
 	_Atomic uint64_t ring_tail; /* entries that falcond has taken */
 	_Atomic uint32_t trial;     /* not 0: only slots whose `trial` is this number are computed */
 	uint32_t speculate;         /* enum board_speculate */
-	uint8_t pad1[256 - 24];
+	_Atomic uint64_t adoptions; /* board_adoptions(): falconds that began to adopt this board since it last served well */
+	_Atomic uint64_t names;     /* numbers of sessions without a name that may have been given out, rounded up */
+	uint8_t pad1[256 - 40];
 
 	/* engine */
 	_Atomic uint64_t ring_head;     /* entries published */
@@ -202,8 +232,10 @@ struct board_header {
 };
 static_assert(offsetof(struct board_header, n_slots) == 48, "board_header.n_slots");
 static_assert(offsetof(struct board_header, size) == 104, "board_header.size");
+static_assert(offsetof(struct board_header, created) == 112, "board_header.created");
 static_assert(offsetof(struct board_header, n_used) == 256, "board_header.n_used");
 static_assert(offsetof(struct board_header, trial) == 272, "board_header.trial");
+static_assert(offsetof(struct board_header, adoptions) == 280, "board_header.adoptions");
 static_assert(offsetof(struct board_header, ring_head) == 512, "board_header.ring_head");
 static_assert(offsetof(struct board_header, step_expected) == 1608, "board_header.step_expected");
 static_assert(sizeof(struct board_header) <= 4096, "board_header");
@@ -251,6 +283,16 @@ static inline struct board_row *board_row(const struct board *b, uint64_t index)
 
 /* How far a session is: its progress if the engine has taken the run that `want` names, else where the run starts. */
 uint64_t board_effective(const struct board *b, uint32_t slot);
+
+/* What follows writes the terms of `run`: keeps those that stand there. Nothing is kept twice for one run. */
+void board_record_begin(struct board_record *r, uint32_t run);
+
+/* The terms that stood there before a write which was cut short (run beyond ready). */
+void board_record_undo(struct board_record *r);
+
+/* The count of adoptions in its word, which carries its own complement so that a damaged one counts as 0. */
+static inline uint32_t board_adoptions(uint64_t word) { return (uint32_t)word == ~(uint32_t)(word >> 32) ? (uint32_t)word : 0; }
+static inline uint64_t board_adoptions_word(uint32_t count) { return (uint64_t)~count << 32 | count; }
 
 /*
  * Checks a record against the board's limits (lengths, counts, positions, finite parameters), whoever wrote it.

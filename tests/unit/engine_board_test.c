@@ -179,7 +179,7 @@ static void bad_records_end_their_own_run_alone(void **state)
 	for (int kind = 0; kind < 9; kind++) {
 		rig_write(r, 1, &bad);
 		switch (kind) {
-		case 0: record->version = 2; break;
+		case 0: record->version++; break;
 		case 1: record->n_from = 1u << 30; break;
 		case 2: record->n_given = record->n_from + 1; break;
 		case 3: record->params.temp = NAN; break;
