@@ -2,7 +2,6 @@
 #define _GNU_SOURCE
 #include "daemon/packer.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -10,8 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -106,38 +103,6 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 	memmove(p->line, start, p->length + 1);
 }
 
-/* Bytes of a file, or of the files of a folder. */
-static uint64_t source_bytes(const char *source)
-{
-	struct stat st;
-	if (stat(source, &st) < 0)
-		return 0;
-	if (!S_ISDIR(st.st_mode))
-		return (uint64_t)st.st_size;
-	uint64_t sum = 0;
-	DIR *d = opendir(source);
-	for (struct dirent *f; d != NULL && (f = readdir(d)) != NULL;)
-		if (fstatat(dirfd(d), f->d_name, &st, 0) == 0 && S_ISREG(st.st_mode))
-			sum += (uint64_t)st.st_size;
-	if (d != NULL)
-		closedir(d);
-	return sum;
-}
-
-/* Room for the source, mapped, an image of the same size, and working memory; no parser's mistake takes more. */
-static void limit(pid_t pid, const char *source)
-{
-	uint64_t size = source_bytes(source);
-	struct rlimit space = {.rlim_cur = 2 * size + (2ull << 30), .rlim_max = 2 * size + (2ull << 30)};
-	struct rlimit file = {.rlim_cur = 2 * size + (1ull << 30), .rlim_max = 2 * size + (1ull << 30)};
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* their shadow memory is address space */
-	prlimit(pid, RLIMIT_AS, &space, NULL);
-#else
-	(void)space;
-#endif
-	prlimit(pid, RLIMIT_FSIZE, &file, NULL);
-}
-
 static int start(struct packer *p, uv_loop_t *loop, const char *engine, const char *source, int image, const uint8_t set_id[16],
 		 struct err *e)
 {
@@ -160,7 +125,6 @@ static int start(struct packer *p, uv_loop_t *loop, const char *engine, const ch
 		uv_close((uv_handle_t *)&p->status, on_status_closed);
 		return r;
 	}
-	limit(p->process.pid, source);
 	uv_read_start((uv_stream_t *)&p->status, on_alloc, on_read);
 	return 0;
 }

@@ -4,8 +4,10 @@
 #include <errno.h>
 #include <seccomp.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -51,12 +53,31 @@ static int add_rules(scmp_filter_ctx filter)
 	return r;
 }
 
+/* Of its own: the shared segments, where the model and the sessions are, do not count. */
+static int limit_memory(struct err *e)
+{
+	unsigned long long pages = 0;
+	FILE *f = fopen("/proc/self/statm", "re");
+	if (f == NULL || fscanf(f, "%*u %*u %*u %*u %*u %llu", &pages) != 1)
+		pages = 0;
+	if (f != NULL)
+		fclose(f);
+	if (pages == 0)
+		return err_set(e, -EIO, "cannot read in /proc/self/statm how much memory the engine has");
+	rlim_t most = pages * (rlim_t)sysconf(_SC_PAGESIZE) + CONFINE_GROWTH;
+	const struct rlimit limit = {.rlim_cur = most, .rlim_max = most};
+	return setrlimit(RLIMIT_DATA, &limit) == 0 ? 0 : err_set(e, -errno, "cannot limit the engine's memory: %s", strerror(errno));
+}
+
 int confine(struct err *e)
 {
+	int r = limit_memory(e);
+	if (r < 0)
+		return r;
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	if (filter == NULL)
 		return err_set(e, -ENOMEM, "cannot make a system call filter");
-	int r = add_rules(filter);
+	r = add_rules(filter);
 	if (r == 0)
 		r = seccomp_load(filter);
 	seccomp_release(filter);

@@ -65,6 +65,14 @@ static int read_checkpoint(struct files *files, struct checkpoint *c, struct err
 	return gguf_checkpoint(f->data, f->size, f->name, c, e);
 }
 
+static uint64_t bytes_of(const struct files *files)
+{
+	uint64_t sum = 0;
+	for (size_t i = 0; i < files->length; i++)
+		sum += files->list[i].size;
+	return sum;
+}
+
 static int pack(const char *source, const uint8_t set_id[16], int image_fd, int *status_fd, struct err *e)
 {
 	struct files files;
@@ -72,7 +80,7 @@ static int pack(const char *source, const uint8_t set_id[16], int image_fd, int 
 	struct plan p = {0};
 	json_object_seed(0); /* reads /dev/urandom, which the sandbox would forbid */
 	int r = files_open(source, &files, e);
-	if (r == 0 && (r = sandbox_enter(e)) == 0 && (r = read_checkpoint(&files, &c, e)) == 0 &&
+	if (r == 0 && (r = sandbox_enter(bytes_of(&files), e)) == 0 && (r = read_checkpoint(&files, &c, e)) == 0 &&
 	    (r = plan_make(&c, &p, e)) == 0)
 		r = image_write(image_fd, set_id, &c, &files, &p, say_progress, status_fd, e);
 	plan_done(&p);

@@ -10,6 +10,9 @@
  * that standard error is the journal; OPENBLAS_NUM_THREADS=1 keeps OpenBLAS from making threads of its own when it is loaded,
  * since the engine's pool splits the work. Besides these, settings of sanitizers.
  *
+ * Limits: those of falcond. Each then takes its own away before it reads a byte that it should not trust: the engine's memory
+ * (RLIMIT_DATA, engine/confine.c), the packer's memory and image (RLIMIT_AS, RLIMIT_FSIZE, pack/sandbox.c).
+ *
  * Exit status of the packer: 0 the image is complete, 1 the source was refused (the reason is on HERITAGE_STATUS).
  */
 #ifndef FALCON_SHM_HERITAGE_H
