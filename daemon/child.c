@@ -55,6 +55,8 @@ int child_spawn(uv_loop_t *loop, uv_process_t *process, const char *path, char *
 			n_env++;
 	}
 	env[n_env] = NULL;
+	/* What whoever started falcond left open is not for its children. */
+	close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
 	uv_process_options_t o = {.file = path, .args = argv, .env = env, .stdio_count = 3 + n, .stdio = stdio, .exit_cb = on_exit};
 	int r = uv_spawn(loop, process, &o);
 	for (int i = 0; i < n_env; i++)
