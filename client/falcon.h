@@ -142,6 +142,23 @@ FALCON_API int falcon_detokenize(struct falcon *f, const int32_t *ids, size_t n,
 FALCON_API int falcon_score(struct falcon *f, struct falcon_request *r, struct falcon_run *ret, uint32_t *ret_n_tokens,
 			    struct falcon_error *e);
 
+/*
+ * A session as a file (docs/STATE.md), in parts that `take` is given in order; without `pages` it is small, and whoever imports it
+ * computes again. take returns 0, or another number to give up, which is returned; a session that generates cannot be exported.
+ */
+FALCON_API int falcon_export(struct falcon *f, const char *session, bool pages, int (*take)(void *arg, const void *bytes, size_t n),
+			     void *arg, struct falcon_error *e);
+
+/*
+ * A session from such a file, under the name `session` or, if that is NULL, the file's. give fills `bytes` with at most n bytes and
+ * returns how many; 0 at the end, -1 to give up. ret_session (or NULL): the session's name, ret_n_tokens (or NULL) its length.
+ */
+FALCON_API int falcon_import(struct falcon *f, const char *session, ptrdiff_t (*give)(void *arg, void *bytes, size_t n), void *arg,
+			     char ret_session[96], uint32_t *ret_n_tokens, struct falcon_error *e);
+
+/* Before a stop, for administrators: pauses all runs and, with `spill`, writes all sessions. How many there are, and were saved. */
+FALCON_API int falcon_drain(struct falcon *f, bool spill, uint32_t *ret_sessions, uint32_t *ret_saved, struct falcon_error *e);
+
 /* The protocol's JSON objects of `sessions` and `status`, NUL-terminated. */
 FALCON_API int falcon_sessions(struct falcon *f, const char **ret_json, struct falcon_error *e);
 FALCON_API int falcon_status(struct falcon *f, const char **ret_json, struct falcon_error *e);

@@ -13,7 +13,8 @@
 
 const struct command *const commands[] = {
 	&command_generate, &command_tokenize, &command_detokenize, &command_score,  &command_sessions,
-	&command_fork,     &command_drop,     &command_status,     &command_help,
+	&command_fork,     &command_drop,     &command_status,     &command_export, &command_import,
+	&command_drain,    &command_help,
 };
 const unsigned n_commands = sizeof commands / sizeof *commands;
 

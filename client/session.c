@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/base64.h"
 #include "client/connection.h"
 
 /* The count of that name, 0 .. 2^32-1. 0 or -1. */
@@ -71,40 +72,6 @@ static int ids_of(const json_t *reply, struct ids *list)
 		ids_add(list, (int32_t)json_integer_value(id));
 	}
 	return 0;
-}
-
-/* One base64 character's six bits, or -1. */
-static int bits_of(char c)
-{
-	if (c >= 'A' && c <= 'Z')
-		return c - 'A';
-	if (c >= 'a' && c <= 'z')
-		return c - 'a' + 26;
-	if (c >= '0' && c <= '9')
-		return c - '0' + 52;
-	return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-/* RFC 4648's base64 with padding: the bytes' number, or -1. out has room for 3 bytes each 4 characters. */
-static ptrdiff_t base64_decode(const char *text, size_t length, uint8_t *out)
-{
-	if (length % 4 != 0)
-		return -1;
-	uint8_t *at = out;
-	for (size_t i = 0; i < length; i += 4) {
-		bool last = i + 4 == length;
-		unsigned pad = last && text[i + 3] == '=' ? 1 + (text[i + 2] == '=') : 0;
-		uint32_t word = 0;
-		for (unsigned j = 0; j < 4; j++) {
-			int bits = j >= 4 - pad ? 0 : bits_of(text[i + j]);
-			if (bits < 0)
-				return -1;
-			word = word << 6 | (uint32_t)bits;
-		}
-		for (unsigned j = 0; j < 3 - pad; j++)
-			*at++ = (uint8_t)(word >> (16 - 8 * j));
-	}
-	return at - out;
 }
 
 /* Logits of a score's reply: base64 of little-endian float32, whole rows of the vocabulary. */

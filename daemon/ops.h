@@ -12,6 +12,20 @@ op op_tokenize, op_detokenize;                       /* ops_text.c */
 op op_generate, op_append, op_fork, op_score;        /* ops_create.c */
 op op_next, op_cancel, op_drop;                      /* ops_read.c */
 
+op op_export, op_import;                             /* ops_transfer.c */
+op op_drain;                                         /* drain.c */
+
+/* drain.c: whether falcond starts nothing new; the request has been answered then. */
+bool drain_refuses(struct request *q);
+/* Answers drains that have what they wait for. */
+void drain_check(struct server *s);
+
+/*
+ * ops_create.c: room for one more session of this owner; at the limit the least recently used one without a name goes, but not
+ * `keep`. 0, or -1 and the request has been answered.
+ */
+int ops_make_room(struct request *q, const struct session *keep);
+
 extern op *const ops[IPC_OPS]; /* server.c */
 
 /* ops_text.c: the request's prompt or ids as checked token ids in q->ids. For request_work(). */

@@ -52,8 +52,7 @@ static int admit(struct request *q, const struct session *s, uint32_t n_tokens, 
 	return 0;
 }
 
-/* Room for one more session of this owner: at the limit the least recently used one without a name goes, but not `keep`. */
-static int make_room(struct request *q, const struct session *keep)
+int ops_make_room(struct request *q, const struct session *keep)
 {
 	struct sessions *t = &q->server->sessions;
 	uint64_t limit = q->server->config->limits.sessions;
@@ -192,7 +191,7 @@ static void generate(struct request *q)
 		request_fail(q, &q->error);
 		return;
 	}
-	if (answered(q, &q->in.session) || admit(q, NULL, n, 0, (uint64_t)n + q->in.n) < 0 || make_room(q, NULL) < 0)
+	if (answered(q, &q->in.session) || admit(q, NULL, n, 0, (uint64_t)n + q->in.n) < 0 || ops_make_room(q, NULL) < 0)
 		return;
 	struct session *s = make_session(q, &q->in.session);
 	struct board_record *r = board_record(&t->board, s->slot);
@@ -325,7 +324,7 @@ void op_fork(struct request *q)
 	bool running = session_running(donor) && !donor->cancelling;
 	if (running && admit(q, NULL, donor->n_tokens, donor->releasing ? 0 : donor->n_kv, donor->n_end) < 0)
 		return;
-	if (make_room(q, donor) < 0)
+	if (ops_make_room(q, donor) < 0)
 		return;
 	struct session *s = make_session(q, &q->in.new_session);
 	copy_session(q, s, donor);
@@ -345,7 +344,7 @@ static void score(struct request *q)
 		request_fail(q, &q->error);
 		return;
 	}
-	if (answered(q, &unnamed) || admit(q, NULL, n, 0, n) < 0 || make_room(q, NULL) < 0)
+	if (answered(q, &unnamed) || admit(q, NULL, n, 0, n) < 0 || ops_make_room(q, NULL) < 0)
 		return;
 	struct session *s = make_session(q, &unnamed);
 	struct board_record *r = board_record(&t->board, s->slot);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/base64.h"
 #include "base/clock.h"
 #include "daemon/ops.h"
 
@@ -95,20 +96,6 @@ static json_t *text_reply(struct request *q, struct session *s)
 	return finish_reply(r, s, done);
 }
 
-static void base64(const uint8_t *bytes, size_t n, struct buf *out)
-{
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	char *at = buf_reserve(out, (n + 2) / 3 * 4);
-	out->length += (n + 2) / 3 * 4;
-	for (size_t i = 0; i < n; i += 3) {
-		uint32_t group = (uint32_t)bytes[i] << 16 | (i + 1 < n ? (uint32_t)bytes[i + 1] << 8 : 0) | (i + 2 < n ? bytes[i + 2] : 0);
-		*at++ = digits[group >> 18];
-		*at++ = digits[group >> 12 & 63];
-		*at++ = i + 1 < n ? digits[group >> 6 & 63] : '=';
-		*at++ = i + 2 < n ? digits[group & 63] : '=';
-	}
-}
-
 /* Rows whose base64 fits a message, at least one. */
 static uint32_t rows_that_fit(const struct request *q, const struct session *s)
 {
@@ -134,7 +121,7 @@ static json_t *score_reply(struct request *q, struct session *s)
 		for (uint32_t p = from; p < to; p++)
 			buf_add(&rows, scores_logits(&s->scores, p), s->scores.n_vocab * sizeof(float));
 		if (rows.length > 0)
-			base64((const uint8_t *)rows.data, rows.length, &text);
+			base64_encode(rows.data, rows.length, &text);
 		json_object_set_new(r, "rows", json_stringn(text.length ? text.data : "", text.length));
 		buf_done(&rows);
 		buf_done(&text);

@@ -17,6 +17,9 @@ static void request_free(struct request *q)
 	if (q->decoded)
 		ipc_request_done(&q->in);
 	ids_done(&q->ids);
+	buf_done(&q->chunk);
+	if (q->transfer != NULL)
+		q->transfer->users--;
 	free(q);
 }
 

@@ -33,6 +33,9 @@ struct request {
 	struct ids ids;            /* tokens of the prompt, once made */
 	struct ipc_error error;    /* of making them */
 	int result;                /* of making them: 0 or -1 */
+	struct transfer *transfer; /* whose part it is, while a thread is at it */
+	struct buf chunk;          /* that part, in base64 */
+	size_t got;                /* its bytes */
 	uv_work_t work;
 	bool working;              /* a thread is at it */
 

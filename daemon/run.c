@@ -172,16 +172,17 @@ static bool restorable(const struct sessions *t, const struct session *s)
 	return t->load != NULL && s->n_pages == 0 && (s->disk_kv > 0 || s->job != NULL);
 }
 
-/* Takes pages, of which there are enough, for what the session's file has, and asks for them to be filled. */
-static void load(struct sessions *t, struct session *s)
+bool run_take_pages(struct sessions *t, struct session *s, uint32_t n_kv)
 {
-	uint32_t *table = board_table(&t->board, s->slot), n = run_pages(s->disk_kv);
+	uint32_t *table = board_table(&t->board, s->slot), n = run_pages(n_kv);
+	CHECK(s->n_pages == 0 && !s->releasing && !s->loading);
+	if (t->arena->n_free < n)
+		return false;
 	while (s->n_pages < n && arena_take(t->arena, &table[s->n_pages]))
 		s->n_pages++;
-	CHECK(s->n_pages == n);
 	atomic_store_explicit(&t->board.words[s->slot].n_pages, n, memory_order_release);
 	s->loading = true;
-	t->load(t->arg, s);
+	return true;
 }
 
 /* Publishes what waits for pages, the earliest begun first, while there are enough. */
@@ -196,8 +197,8 @@ static void start_waiting(struct sessions *t)
 		uint32_t wanted = first == NULL ? 0 : pages_wanted(t, first);
 		if (first == NULL || !pressure_make_room(t, first, wanted > first->n_pages ? wanted - first->n_pages : 0))
 			return;
-		if (restorable(t, first))
-			load(t, first);
+		if (restorable(t, first) && run_take_pages(t, first, first->disk_kv))
+			t->load(t->arg, first);
 		else
 			publish(t, first);
 		account(first);

@@ -41,7 +41,13 @@ bool run_paused(const struct sessions *t, const struct session *s);
 /* A restored session's run was not over: it waits for somebody who reads it, as a paused one does. */
 void run_hold(struct sessions *t, struct session *s);
 
-/* The session's pages have been filled from its file, up to n_kv. */
+/*
+ * Takes pages for n_kv positions of a session that has none, to be filled from a file: it is `loading` until run_loaded(). False:
+ * not as many are free.
+ */
+bool run_take_pages(struct sessions *t, struct session *s, uint32_t n_kv);
+
+/* They have been filled, up to n_kv. */
 void run_loaded(struct sessions *t, struct session *s, uint32_t n_kv);
 
 /* Pages have become free by other ways than the board: looks who needs some. */

@@ -23,6 +23,7 @@ op *const ops[IPC_OPS] = {
 	[IPC_HELLO] = op_hello, [IPC_GENERATE] = op_generate, [IPC_APPEND] = op_append, [IPC_NEXT] = op_next,
 	[IPC_CANCEL] = op_cancel, [IPC_FORK] = op_fork, [IPC_DROP] = op_drop, [IPC_SESSIONS] = op_sessions,
 	[IPC_TOKENIZE] = op_tokenize, [IPC_DETOKENIZE] = op_detokenize, [IPC_SCORE] = op_score, [IPC_STATUS] = op_status,
+	[IPC_DRAIN] = op_drain, [IPC_EXPORT] = op_export, [IPC_IMPORT] = op_import,
 };
 
 /* On a thread of the endpoint's. */
@@ -63,7 +64,7 @@ static void on_arrived(uv_async_t *async)
 	struct endpoint_request **queue = take_queue(s, &n);
 	for (size_t i = 0; i < n; i++) {
 		struct request *q = request_new(s, queue[i]);
-		if (q != NULL)
+		if (q != NULL && !drain_refuses(q))
 			ops[q->in.op](q);
 	}
 	free(queue);
@@ -80,8 +81,7 @@ static void gone(void *arg, struct session *session)
 {
 	struct server *s = arg;
 	ops_session_gone(s, session);
-	if (s->spill.enabled)
-		spill_forget(&s->spill, session);
+	spill_forget(&s->spill, session);
 }
 
 static void save(void *arg, struct session *session)
@@ -113,8 +113,14 @@ static void on_tick(uv_timer_t *timer)
 		else if (at->state == SESSION_IDLE && (at->flags & BOARD_SCORE) && seconds_since(at->used_at, SCORED_S))
 			run_drop(&s->sessions, at);
 	}
+	transfers_expire(&s->transfers);
 	if (s->spill.enabled)
 		spill_tick(&s->spill, s->config->spill_after);
+}
+
+static void spill_is_idle(void *arg)
+{
+	drain_check(arg);
 }
 
 void server_init(struct server *s)
@@ -131,6 +137,9 @@ void server_init(struct server *s)
 	s->sessions.gone = gone;
 	s->sessions.arg = s;
 	sessions_init(&s->sessions);
+	TAILQ_INIT(&s->transfers);
+	s->spill = (struct spill){.loop = s->loop, .sessions = &s->sessions, .owners = &s->owners, .idle = spill_is_idle, .arg = s};
+	spill_init(&s->spill, s->store);
 	uv_async_init(s->loop, &s->arrived, on_arrived);
 	uv_timer_init(s->loop, &s->tick);
 	s->arrived.data = s->tick.data = s;
@@ -141,8 +150,7 @@ int server_restore(struct server *s, struct err *e)
 {
 	if (s->config->state == NULL)
 		return 0;
-	s->spill = (struct spill){.loop = s->loop, .sessions = &s->sessions, .owners = &s->owners};
-	int r = spill_open(&s->spill, s->store, s->config->state, e);
+	int r = spill_open(&s->spill, s->config->state, e);
 	if (r < 0 || (r = spill_scan(&s->spill, e)) < 0)
 		return r;
 	s->sessions.save = save;
@@ -173,7 +181,7 @@ void server_ask(struct server *s, uint64_t owner, bool admin, json_t *json, requ
 		return;
 	}
 	struct request *q = request_from_within(s, owner, admin, json, answer, arg);
-	if (q != NULL)
+	if (q != NULL && !drain_refuses(q))
 		ops[q->in.op](q);
 }
 
@@ -201,6 +209,7 @@ void server_done(struct server *s)
 {
 	CHECK(TAILQ_EMPTY(&s->open));
 	endpoint_close(s->endpoint);
+	transfers_done(&s->transfers);
 	spill_close(&s->spill);
 	sessions_done(&s->sessions);
 	arena_done(&s->arena);
@@ -213,11 +222,13 @@ void server_scan(struct server *s)
 {
 	run_scan(&s->sessions);
 	metrics_steps(&s->metrics, s->store->board.header);
+	drain_check(s);
 }
 
 void server_engine_gone(struct server *s)
 {
 	run_engine_gone(&s->sessions);
+	drain_check(s);
 }
 
 bool server_busy(const struct server *s)

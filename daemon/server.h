@@ -15,6 +15,7 @@
 #include "daemon/request.h"
 #include "daemon/run.h"
 #include "daemon/spill.h"
+#include "daemon/transfer.h"
 #include "daemon/store.h"
 #include "daemon/supervisor.h"
 
@@ -30,6 +31,8 @@ struct server {
 	struct owners owners;
 	struct sessions sessions;
 	struct spill spill;
+	struct transfers transfers;
+	bool drain_spill;           /* the drain is to write all sessions */
 	struct request_opens open;  /* all requests in the loop */
 	uint32_t working;           /* of them in threads */
 	bool stopping;

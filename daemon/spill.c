@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
 #include "daemon/spill.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -14,6 +16,7 @@
 #include "base/mem.h"
 #include "daemon/pressure.h"
 #include "daemon/run.h"
+#include "shm/segment.h"
 
 enum {
 	READS = 2,          /* files read at once: others use libuv's four threads too */
@@ -29,17 +32,10 @@ struct spill_job {
 	struct spill *spill;
 	enum kind kind;
 	struct session *session; /* NULL: it was dropped meanwhile */
-	uint64_t owner;
-	char name[BOARD_NAME + 1];
-	uint8_t *head;           /* save */
-	size_t head_bytes;
-	uint64_t generation;     /* of the session when it was saved; which the file should have when it is loaded */
-	uint32_t n_tokens, asked_kv; /* likewise */
-	uint32_t n_kv;           /* what was written or read */
-	bool unfinished;
+	struct spill_copy copy;  /* save: what is written; load: the pages to fill, and what the file should be; remove: the name */
+	uint32_t n_kv;           /* positions written or read */
+	int fd;                  /* load: from this file; -1: from the session's own */
 	uint64_t release_used;   /* save: pages are dropped afterwards if the session was not used since; 0: they stay */
-	uint32_t *table;         /* [n_pages] pinned; NULL: pages come from the older file */
-	uint32_t n_pages;
 	int result;
 	struct err err;          /* why not all is good: of load, result may be 0 */
 	TAILQ_ENTRY(spill_job) next;
@@ -47,7 +43,7 @@ struct spill_job {
 
 static void start_jobs(struct spill *p, struct spill_lane *lane);
 
-int spill_open(struct spill *p, const struct store *store, const char *folder, struct err *e)
+void spill_init(struct spill *p, const struct store *store)
 {
 	memcpy(p->model.source, store->source_hash, sizeof p->model.source);
 	memcpy(p->model.fingerprint, store->board.header->fingerprint, sizeof p->model.fingerprint);
@@ -58,6 +54,11 @@ int spill_open(struct spill *p, const struct store *store, const char *folder, s
 	TAILQ_INIT(&p->reads.queue);
 	p->writes.width = 1;
 	p->reads.width = READS;
+	p->folder = -1;
+}
+
+int spill_open(struct spill *p, const char *folder, struct err *e)
+{
 	int r = p->folder = spill_folder_open(folder, p->model.source, e);
 	p->enabled = r >= 0;
 	return r < 0 ? r : 0;
@@ -111,7 +112,8 @@ static bool is_kept(const struct session *s)
 	return !(s->flags & BOARD_SCORE) && !s->dropped;
 }
 
-uint8_t *spill_head_of(struct spill *p, const struct session *s, uint32_t n_kv, size_t *ret_bytes)
+/* Header, record and log as they are now; the file will have pages of n_kv positions. */
+static uint8_t *head_of(const struct spill *p, const struct session *s, uint32_t n_kv, size_t *ret_bytes)
 {
 	const struct board *b = &p->sessions->board;
 	struct board_record record = *board_record(b, s->slot);
@@ -131,10 +133,64 @@ uint8_t *spill_head_of(struct spill *p, const struct session *s, uint32_t n_kv, 
 	return spill_compose(&h, &record, board_log(b, s->slot), ret_bytes);
 }
 
-static struct spill_pages pages_of(const struct spill_job *j)
+/* Pins the session's pages of the copy's positions. */
+static void pin_pages(struct spill_copy *c, const struct session *s)
 {
-	const struct arena *a = j->spill->sessions->arena;
-	return (struct spill_pages){.fd = a->fd, .offset = a->payload_offset, .stride = a->stride, .table = j->table};
+	const struct sessions *t = c->spill->sessions;
+	c->n_pages = run_pages(c->n_kv);
+	CHECK(c->n_pages <= s->n_pages);
+	c->table = xcalloc(c->n_pages + 1, sizeof *c->table);
+	memcpy(c->table, board_table(&t->board, s->slot), c->n_pages * sizeof *c->table);
+	for (uint32_t i = 0; i < c->n_pages; i++)
+		arena_pin(t->arena, c->table[i]);
+}
+
+static void name_copy(struct spill_copy *c, struct spill *p, const struct session *s)
+{
+	*c = (struct spill_copy){.spill = p, .owner = s->owner->id, .generation = generation_of(p, s), .n_tokens = s->n_tokens,
+				 .unfinished = is_unfinished(s)};
+	memcpy(c->name, s->name, s->name_length);
+}
+
+void spill_copy_init(struct spill_copy *c, struct spill *p, const struct session *s, bool with_pages)
+{
+	uint32_t kv = with_pages ? savable(p, s) : 0, on_disk = with_pages ? s->disk_kv : 0;
+	name_copy(c, p, s);
+	c->n_kv = kv > on_disk ? kv : on_disk;
+	if (kv >= on_disk)
+		pin_pages(c, s);
+	c->head = head_of(p, s, c->n_kv, &c->head_bytes);
+}
+
+void spill_copy_done(struct spill_copy *c)
+{
+	for (uint32_t i = 0; c->table != NULL && i < c->n_pages; i++)
+		arena_unpin(c->spill->sessions->arena, c->table[i]);
+	free(c->head);
+	free(c->table);
+	*c = (struct spill_copy){0};
+}
+
+static struct spill_pages pages_of(const struct spill_copy *c)
+{
+	const struct arena *a = c->spill->sessions->arena;
+	return (struct spill_pages){.fd = a->fd, .offset = a->payload_offset, .stride = a->stride, .table = c->table};
+}
+
+int spill_copy_write(struct spill_copy *c, int fd, uint32_t *ret_kv, struct err *e)
+{
+	struct spill_pages pages = pages_of(c);
+	int older = c->table == NULL ? spill_open_file(c->spill->folder, c->owner, c->name, NULL) : -1;
+	int r = spill_write(fd, c->head, c->head_bytes, c->table ? &pages : NULL, older, &c->spill->model, ret_kv, e);
+	if (older >= 0)
+		close(older);
+	return r;
+}
+
+int spill_scratch(const struct spill *p, struct err *e)
+{
+	int fd = p->enabled ? openat(p->folder, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600) : -1;
+	return fd >= 0 ? fd : segment_create("transfer", 0, e);
 }
 
 /* Reads the file's pages into the pinned ones. */
@@ -143,18 +199,16 @@ static int load_file(struct spill_job *j)
 	struct spill *p = j->spill;
 	struct spill_head head;
 	uint8_t *bytes = NULL;
-	struct spill_pages to = pages_of(j);
-	uint32_t n_kv = 0;
-	int fd = spill_open_file(p->folder, j->owner, j->name, &j->err), r = fd < 0 ? fd : 0;
+	struct spill_pages to = pages_of(&j->copy);
+	int fd = j->fd >= 0 ? j->fd : spill_open_file(p->folder, j->copy.owner, j->copy.name, &j->err), r = fd < 0 ? fd : 0;
 	if (r == 0)
 		r = spill_read_head(fd, &p->model, &head, &bytes, &j->err);
-	if (r == 0 && head.record.generation != j->generation)
+	if (r == 0 && j->fd < 0 && head.record.generation != j->copy.generation)
 		r = err_set(&j->err, -ESTALE, "the file was replaced by another");
 	if (r == 0) {
-		head.n_kv = head.n_kv < j->asked_kv ? head.n_kv : j->asked_kv;
-		n_kv = spill_read_pages(fd, &head, &to, &j->err);
+		head.n_kv = head.n_kv < j->copy.n_kv ? head.n_kv : j->copy.n_kv;
+		j->n_kv = spill_read_pages(fd, &head, &to, &j->err);
 	}
-	j->n_kv = n_kv;
 	free(bytes);
 	if (fd >= 0)
 		close(fd);
@@ -164,18 +218,19 @@ static int load_file(struct spill_job *j)
 static void work(uv_work_t *work)
 {
 	struct spill_job *j = work->data;
+	struct spill_copy *c = &j->copy;
 	struct spill *p = j->spill;
-	struct spill_pages pages = pages_of(j);
+	struct spill_pages pages = pages_of(c);
 	switch (j->kind) {
 	case SAVE:
-		j->result = spill_store(p->folder, j->owner, j->name, j->head, j->head_bytes, j->table ? &pages : NULL, &p->model,
+		j->result = spill_store(p->folder, c->owner, c->name, c->head, c->head_bytes, c->table ? &pages : NULL, &p->model,
 					&j->n_kv, &j->err);
 		break;
 	case LOAD:
 		j->result = load_file(j);
 		break;
 	case REMOVE:
-		j->result = spill_remove(p->folder, j->owner, j->name);
+		j->result = spill_remove(p->folder, c->owner, c->name);
 		if (j->result < 0)
 			err_set(&j->err, j->result, "cannot remove the file: %s", strerror(-j->result));
 		break;
@@ -185,7 +240,7 @@ static void work(uv_work_t *work)
 static void note_failure(struct spill *p, const struct spill_job *j)
 {
 	if (p->failed_at == 0)
-		log_error("state: session %llu:%s: %s", (unsigned long long)j->owner, j->name, j->err.what);
+		log_error("state: session %llu:%s: %s", (unsigned long long)j->copy.owner, j->copy.name, j->err.what);
 	p->failed_at = clock_ns();
 	p->failed++;
 	memcpy(p->error, j->err.what, sizeof p->error);
@@ -194,7 +249,7 @@ static void note_failure(struct spill *p, const struct spill_job *j)
 static void saved(struct spill *p, struct spill_job *j)
 {
 	struct session *s = j->session;
-	bool no_room = j->result == 0 && j->table != NULL && j->n_kv < j->asked_kv;
+	bool no_room = j->result == 0 && j->copy.table != NULL && j->n_kv < j->copy.n_kv;
 	if (no_room)
 		err_set(&j->err, -ENOSPC, "no room for its keys and values; its tokens alone were written");
 	if (j->result < 0 || no_room)
@@ -204,9 +259,9 @@ static void saved(struct spill *p, struct spill_job *j)
 	p->written += j->result == 0;
 	if (s == NULL || j->result < 0)
 		return;
-	s->disk_generation = j->generation;
-	s->disk_tokens = j->n_tokens;
-	s->disk_unfinished = j->unfinished;
+	s->disk_generation = j->copy.generation;
+	s->disk_tokens = j->copy.n_tokens;
+	s->disk_unfinished = j->copy.unfinished;
 	s->disk_kv = j->n_kv;
 	if (no_room)
 		return;
@@ -219,10 +274,11 @@ static void loaded(struct spill *p, struct spill_job *j)
 	struct session *s = j->session;
 	p->read += j->result == 0;
 	if (j->err.what[0] != '\0')
-		log_warning("state: session %llu:%s: %s; what is missing is computed again", (unsigned long long)j->owner, j->name,
+		log_warning("state: session %llu:%s: %s; what is missing is computed again", (unsigned long long)j->copy.owner, j->copy.name,
 			    j->err.what);
 	if (s != NULL) {
-		s->disk_kv = j->n_kv;
+		if (j->fd < 0)
+			s->disk_kv = j->n_kv;
 		run_loaded(p->sessions, s, j->n_kv);
 	}
 }
@@ -230,8 +286,9 @@ static void loaded(struct spill *p, struct spill_job *j)
 /* Whether there is more of the session than when the job was made. */
 static bool has_more(const struct spill *p, const struct session *s, const struct spill_job *j)
 {
-	return j->kind != SAVE || j->generation != generation_of(p, s) || j->n_tokens != s->n_tokens ||
-	       j->unfinished != is_unfinished(s) || savable(p, s) > j->asked_kv;
+	const struct spill_copy *c = &j->copy;
+	return j->kind != SAVE || c->generation != generation_of(p, s) || c->n_tokens != s->n_tokens ||
+	       c->unfinished != is_unfinished(s) || savable(p, s) > c->n_kv;
 }
 
 static void done(uv_work_t *work, int status)
@@ -241,8 +298,6 @@ static void done(uv_work_t *work, int status)
 	struct session *s = j->session;
 	CHECK(status == 0);
 	(j->kind == LOAD ? &p->reads : &p->writes)->running--;
-	for (uint32_t i = 0; j->table != NULL && i < j->n_pages; i++)
-		arena_unpin(p->sessions->arena, j->table[i]);
 	if (s != NULL)
 		s->job = NULL;
 	if (j->kind == SAVE)
@@ -253,12 +308,13 @@ static void done(uv_work_t *work, int status)
 		note_failure(p, j);
 	if (s != NULL && p->all && has_more(p, s, j))
 		spill_save(p, s);
-	free(j->head);
-	free(j->table);
+	spill_copy_done(&j->copy);
 	free(j);
 	run_settle(p->sessions);
 	start_jobs(p, &p->writes);
 	start_jobs(p, &p->reads);
+	if (!spill_busy(p))
+		p->idle(p->arg);
 }
 
 static void start_jobs(struct spill *p, struct spill_lane *lane)
@@ -272,26 +328,13 @@ static void start_jobs(struct spill *p, struct spill_lane *lane)
 	}
 }
 
-static struct spill_job *job_new(struct spill *p, enum kind kind, const struct session *s)
+static struct spill_job *job_new(struct spill *p, enum kind kind)
 {
 	struct spill_job *j = xcalloc(1, sizeof *j);
 	j->spill = p;
 	j->kind = kind;
-	j->owner = s->owner->id;
-	memcpy(j->name, s->name, s->name_length);
+	j->fd = -1;
 	return j;
-}
-
-/* Pins the session's pages of the positions that are asked for. */
-static void take_pages(struct spill_job *j, const struct session *s)
-{
-	const struct sessions *t = j->spill->sessions;
-	j->n_pages = run_pages(j->asked_kv);
-	CHECK(j->n_pages <= s->n_pages);
-	j->table = xcalloc(j->n_pages + 1, sizeof *j->table);
-	memcpy(j->table, board_table(&t->board, s->slot), j->n_pages * sizeof *j->table);
-	for (uint32_t i = 0; i < j->n_pages; i++)
-		arena_pin(t->arena, j->table[i]);
 }
 
 static void submit(struct spill *p, struct spill_lane *lane, struct spill_job *j)
@@ -302,17 +345,10 @@ static void submit(struct spill *p, struct spill_lane *lane, struct spill_job *j
 
 static void save(struct spill *p, struct session *s, bool release)
 {
-	uint32_t kv = savable(p, s);
-	struct spill_job *j = job_new(p, SAVE, s);
-	j->session = s;
-	j->generation = generation_of(p, s);
-	j->n_tokens = s->n_tokens;
-	j->unfinished = is_unfinished(s);
+	struct spill_job *j = job_new(p, SAVE);
+	spill_copy_init(&j->copy, p, s, true);
 	j->release_used = release ? s->used_at : 0;
-	j->asked_kv = kv > s->disk_kv ? kv : s->disk_kv;
-	if (kv >= s->disk_kv)
-		take_pages(j, s);
-	j->head = spill_head_of(p, s, j->asked_kv, &j->head_bytes);
+	j->session = s;
 	s->job = j;
 	submit(p, &p->writes, j);
 }
@@ -323,26 +359,44 @@ void spill_save(struct spill *p, struct session *s)
 		save(p, s, false);
 }
 
-void spill_load(struct spill *p, struct session *s)
+static void load(struct spill *p, struct session *s, int fd, uint32_t n_kv)
 {
-	struct spill_job *j = job_new(p, LOAD, s);
+	struct spill_job *j = job_new(p, LOAD);
 	CHECK(s->job == NULL && s->loading);
+	name_copy(&j->copy, p, s);
+	j->copy.generation = s->disk_generation;
+	j->copy.n_kv = n_kv;
+	pin_pages(&j->copy, s);
+	j->fd = fd;
 	j->session = s;
-	j->generation = s->disk_generation;
-	j->asked_kv = s->disk_kv;
-	take_pages(j, s);
 	s->job = j;
 	submit(p, &p->reads, j);
 }
 
+void spill_load(struct spill *p, struct session *s)
+{
+	load(p, s, -1, s->disk_kv);
+}
+
+void spill_load_from(struct spill *p, struct session *s, int fd, uint32_t n_kv)
+{
+	if (n_kv > 0 && run_take_pages(p->sessions, s, n_kv))
+		load(p, s, fd, n_kv);
+	else
+		close(fd);
+}
+
 void spill_forget(struct spill *p, struct session *s)
 {
-	bool there = s->disk_generation != 0 || s->job != NULL;
+	bool there = p->enabled && (s->disk_generation != 0 || s->job != NULL);
 	if (s->job != NULL)
 		s->job->session = NULL;
 	s->job = NULL;
-	if (there)
-		submit(p, &p->writes, job_new(p, REMOVE, s));
+	if (!there)
+		return;
+	struct spill_job *j = job_new(p, REMOVE);
+	name_copy(&j->copy, p, s);
+	submit(p, &p->writes, j);
 }
 
 void spill_tick(struct spill *p, uint64_t after)

@@ -39,10 +39,15 @@ struct spill {
 	uint64_t failed_at;        /* clock_ns of the last failure; 0: the last one succeeded */
 	uint64_t written, read, failed; /* sessions, ever */
 	char error[384];           /* of the last failure */
+	void (*idle)(void *arg);   /* the last job is done */
+	void *arg;
 };
 
-/* Opens the state folder for this model. loop, sessions and owners are set. 0 or -errno. */
-int spill_open(struct spill *p, const struct store *store, const char *folder, struct err *e);
+/* loop, sessions, owners, idle and arg are set; without spill_open() there is no folder, but copies can be had. */
+void spill_init(struct spill *p, const struct store *store);
+
+/* Opens the state folder for this model. 0 or -errno. */
+int spill_open(struct spill *p, const char *folder, struct err *e);
 void spill_close(struct spill *p); /* no job may be under way; a zeroed one is fine */
 
 /*
@@ -70,10 +75,40 @@ static inline bool spill_busy(const struct spill *p)
 /* Sessions that their file does not have as they are. */
 uint32_t spill_unsaved(const struct spill *p);
 
-/* The head of a session as it is now, as bytes that the caller frees; its pages are those of n_kv positions. */
-uint8_t *spill_head_of(struct spill *p, const struct session *s, uint32_t n_kv, size_t *ret_bytes);
+/*
+ * A session as it is now, to be written by a thread: a copy of record and log, and pins on pages in memory; pages that its file
+ * alone has are taken from there.
+ */
+struct spill_copy {
+	struct spill *spill;
+	uint64_t owner;
+	char name[BOARD_NAME + 1];
+	uint8_t *head;
+	size_t head_bytes;
+	uint64_t generation;
+	uint32_t n_tokens, n_kv;
+	bool unfinished;
+	uint32_t *table;           /* [n_pages] pinned; NULL: pages come from the file */
+	uint32_t n_pages;
+};
+
+/* In the loop, both. */
+void spill_copy_init(struct spill_copy *c, struct spill *p, const struct session *s, bool with_pages);
+void spill_copy_done(struct spill_copy *c);
+
+/* In a thread: writes it to an empty file. */
+int spill_copy_write(struct spill_copy *c, int fd, uint32_t *ret_kv, struct err *e);
+
+/* An empty file without a name: in the state folder, or in memory if there is none. The descriptor or -errno. */
+int spill_scratch(const struct spill *p, struct err *e);
 
 /* Fills what a head says beside record and log. */
 void spill_take_head(struct session *s, const struct spill_head *head);
+
+/*
+ * Reads the pages of another file into a session without any, if there is room for them; takes the descriptor. Its next run waits
+ * for them.
+ */
+void spill_load_from(struct spill *p, struct session *s, int fd, uint32_t n_kv);
 
 #endif

@@ -232,6 +232,8 @@ uint32_t spill_read_pages(int fd, const struct spill_head *head, const struct sp
 {
 	const struct spill_header *h = &head->header;
 	uint32_t i = 0, n = (head->n_kv + PAGE_TOKENS - 1) / PAGE_TOKENS;
+	if (n == 0)
+		return 0; /* page_bytes is the model's only where there are pages that can be used */
 	uint8_t *payload = xmalloc(h->page_bytes);
 	for (; i < n; i++) {
 		int r = read_page(fd, h, i, payload);

@@ -45,6 +45,11 @@ static const size_t places[IPC_FIELDS] = {
 	[IPC_F_CURSOR] = offsetof(struct ipc_request, cursor),
 	[IPC_F_WAIT_MS] = offsetof(struct ipc_request, wait_ms),
 	[IPC_F_ROWS] = offsetof(struct ipc_request, rows),
+	[IPC_F_SPILL] = offsetof(struct ipc_request, spill),
+	[IPC_F_OFFSET] = offsetof(struct ipc_request, offset),
+	[IPC_F_DATA] = offsetof(struct ipc_request, data),
+	[IPC_F_LAST] = offsetof(struct ipc_request, last),
+	[IPC_F_PAGES] = offsetof(struct ipc_request, pages),
 };
 
 int ipc_error_set(struct ipc_error *e, enum ipc_code code, const char *format, ...)
@@ -446,7 +451,7 @@ static int check_together(const struct ipc_request *r, struct ipc_error *e)
 		if (ids && ipc_has(r, IPC_F_TEMPLATE))
 			return ipc_error_set(e, IPC_BAD_REQUEST, "field `template` puts a `prompt` into a template, not `ids`");
 	}
-	const struct ipc_text *made = r->op == IPC_GENERATE ? &r->session : r->op == IPC_FORK ? &r->new_session : NULL;
+	const struct ipc_text *made = r->op == IPC_GENERATE || r->op == IPC_IMPORT ? &r->session : r->op == IPC_FORK ? &r->new_session : NULL;
 	if (made != NULL && made->data != NULL && !plain_name(made->data, made->length)) {
 		ipc_error_set(e, IPC_BAD_REQUEST, "field `%s`: \"%s\" cannot be made", r->op == IPC_FORK ? "new" : "session", made->data);
 		err_hint(&e->err, "names with ~ are given by the daemon, and UID:name is another's; leave the field out for one with ~");

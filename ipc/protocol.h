@@ -26,7 +26,7 @@ const char *ipc_code_help(enum ipc_code code); /* what it means, for people */
 
 enum ipc_op {
 	IPC_HELLO, IPC_GENERATE, IPC_APPEND, IPC_NEXT, IPC_CANCEL, IPC_FORK, IPC_DROP, IPC_SESSIONS, IPC_TOKENIZE, IPC_DETOKENIZE,
-	IPC_SCORE, IPC_STATUS, IPC_OPS
+	IPC_SCORE, IPC_STATUS, IPC_DRAIN, IPC_EXPORT, IPC_IMPORT, IPC_OPS
 };
 
 enum ipc_type {
@@ -45,7 +45,8 @@ enum ipc_field {
 	IPC_F_SESSION, IPC_F_NEW, IPC_F_REQUEST_ID, IPC_F_PROMPT, IPC_F_MESSAGES, IPC_F_IDS, IPC_F_TEMPLATE, IPC_F_TEXT, IPC_F_SPECIAL, IPC_F_N,
 	IPC_F_TEMP, IPC_F_TOP_K, IPC_F_TOP_P, IPC_F_MIN_P, IPC_F_REPEAT_PENALTY, IPC_F_REPEAT_LAST_N, IPC_F_PRESENCE_PENALTY,
 	IPC_F_FREQUENCY_PENALTY, IPC_F_LOGIT_BIAS, IPC_F_SEED, IPC_F_STOP, IPC_F_IGNORE_EOS, IPC_F_PRIORITY, IPC_F_AT,
-	IPC_F_CURSOR, IPC_F_WAIT_MS, IPC_F_ROWS, IPC_FIELDS
+	IPC_F_CURSOR, IPC_F_WAIT_MS, IPC_F_ROWS, IPC_F_SPILL,
+	IPC_F_OFFSET, IPC_F_DATA, IPC_F_LAST, IPC_F_PAGES, IPC_FIELDS
 };
 
 struct ipc_field_info {
@@ -78,14 +79,14 @@ struct ipc_message { struct ipc_text role, content; };
 struct ipc_request {
 	enum ipc_op op;
 	uint64_t present; /* bit per enum ipc_field */
-	struct ipc_text session, new_session, request_id, prompt, template, text, priority;
+	struct ipc_text session, new_session, request_id, prompt, template, text, priority, data;
 	struct ipc_message *messages; /* [n_messages] */
 	size_t n_messages;
 	struct ids ids;
-	bool special, ignore_eos, rows;
+	bool special, ignore_eos, rows, spill, last, pages;
 	uint32_t n, top_k, repeat_last_n, at, cursor, wait_ms;
 	double temp, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty;
-	uint64_t seed;
+	uint64_t seed, offset;
 	uint32_t n_stops, n_biases;
 	struct ipc_text stops[8];
 	struct { int32_t id; float bias; } biases[64];

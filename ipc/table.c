@@ -51,6 +51,11 @@ const struct ipc_field_info ipc_fields[IPC_FIELDS] = {
 	[IPC_F_WAIT_MS] = {"wait_ms", IPC_INT, 0, 30000, "0", NULL,
 			   "how long to wait for something after the cursor, in milliseconds"},
 	[IPC_F_ROWS] = {"rows", IPC_BOOL, 0, 1, "false", NULL, "whether `next` also returns the logits"},
+	[IPC_F_SPILL] = {"spill", IPC_BOOL, 0, 1, "false", NULL, "whether all sessions are written to the state folder"},
+	[IPC_F_OFFSET] = {"offset", IPC_INT, 0, 0x1p50, NULL, NULL, "bytes of the session's file before this part"},
+	[IPC_F_DATA] = {"data", IPC_TEXT, 0, TEXT_MAX, NULL, NULL, "bytes of the session's file, in base64"},
+	[IPC_F_LAST] = {"last", IPC_BOOL, 0, 1, "false", NULL, "whether this is the last part: the session is then made"},
+	[IPC_F_PAGES] = {"pages", IPC_BOOL, 0, 1, "true", NULL, "whether the file has keys and values; without them it is small"},
 };
 
 #define F(name) (1ull << IPC_F_##name)
@@ -88,6 +93,12 @@ const struct ipc_op_info ipc_ops[IPC_OPS] = {
 			"tokens:{prefill, cached, decode}, batch, batch_max, pages:{total, free}, "
 			"state:{written, read, failed, error}, sessions, states:{running, waiting, paused, idle}}",
 			"how the daemon is; others than administrators see health and their own counters"},
+	[IPC_DRAIN] = {"drain", 0, F(SPILL), "{sessions, saved}",
+		       "for administrators, before a stop: pauses all runs and starts no new ones"},
+	[IPC_EXPORT] = {"export", F(SESSION) | F(REQUEST_ID) | F(OFFSET), F(PAGES), "{offset, data, last, size}",
+			"a part of the session as a file, as it was when offset 0 was asked for"},
+	[IPC_IMPORT] = {"import", F(REQUEST_ID) | F(OFFSET) | F(DATA), F(SESSION) | F(LAST), "{offset}, or {session, n_tokens}",
+			"takes a part of such a file, and makes a session of the caller's with the last one"},
 };
 
 static const struct {

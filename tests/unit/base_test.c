@@ -7,6 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "base/base64.h"
 #include "base/err.h"
 #include "base/f16.h"
 #include "base/mem.h"
@@ -68,6 +69,26 @@ static void buffers_grow(void **state)
 	buf_done(&b);
 }
 
+static void base64_is_rfc_4648s_and_nothing_else_is_taken(void **state)
+{
+	(void)state;
+	static const char *const plain[] = {"", "f", "fo", "foo", "foob", "fooba", "foobar"};
+	static const char *const text[] = {"", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"};
+	static const char *const wrong[] = {"Z", "Zg=", "Zg", "Z===", "=Zg=", "Zm9v!mFy", "Zg==Zg==", "Zm 9v"};
+	uint8_t back[16];
+	for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
+		struct buf b = {0};
+		base64_encode(plain[i], strlen(plain[i]), &b);
+		assert_int_equal(b.length, strlen(text[i]));
+		assert_memory_equal(b.length ? b.data : "", text[i], b.length);
+		assert_int_equal(base64_decode(text[i], strlen(text[i]), back), strlen(plain[i]));
+		assert_memory_equal(back, plain[i], strlen(plain[i]));
+		buf_done(&b);
+	}
+	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+		assert_int_equal(base64_decode(wrong[i], strlen(wrong[i]), back), -1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -76,6 +97,7 @@ int main(void)
 		cmocka_unit_test(reader_never_passes_the_end),
 		cmocka_unit_test(errors_say_what_where_and_what_to_do),
 		cmocka_unit_test(buffers_grow),
+		cmocka_unit_test(base64_is_rfc_4648s_and_nothing_else_is_taken),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -89,7 +89,7 @@ static void every_operation_takes_its_required_fields_and_misses_each(void **sta
 	(void)state;
 	static const char *const sample[IPC_FIELDS] = {
 		[IPC_F_SESSION] = "\"s\"", [IPC_F_REQUEST_ID] = "\"r\"", [IPC_F_TEXT] = "\"\"", [IPC_F_IDS] = "[3]",
-		[IPC_F_AT] = "0", [IPC_F_CURSOR] = "0",
+		[IPC_F_AT] = "0", [IPC_F_CURSOR] = "0", [IPC_F_OFFSET] = "0", [IPC_F_DATA] = "\"\"",
 	};
 	for (int op = 0; op < IPC_OPS; op++) {
 		/* Round -1 leaves nothing out, the others one required field each. */
