@@ -12,7 +12,7 @@
 #include "kernels/vector.h"
 
 #define TABLE(codes, matrix, vector)                                                                                   \
-	.quantise = quantise_##codes, .row = row_c, .matmul = matmul_##matrix, .matmul_dense = matmul_dense_##matrix, \
+	.quantise = quantise_##codes, .row = row_c, .matmul = matmul_##matrix, .matmul_dense = matmul_dense_##vector, \
 	.layer_norm = layer_norm_##vector, .rms_norm = rms_norm_##vector, .gelu = gelu_##vector, .swiglu = swiglu_##vector, \
 	.add = add_##vector, .rope = rope_##vector, .scale = scale_##vector, .store_kv = store_kv_##vector,            \
 	.max = max_##vector, .sum_exp = sum_exp_##vector, .attend = attend_##vector, .merge = merge_##vector
@@ -23,12 +23,18 @@ static const struct kernels tables[] = {
 #ifdef FALCON_X86
 	{.name = "avx2", TABLE(avx2, avx2, avx2)},
 	{.name = "avx512", TABLE(avx2, avx512, avx512)},
+	{.name = "amx", TABLE(avx2, amx, avx512)},
 #endif
 };
 enum { TABLES = sizeof tables / sizeof tables[0] };
 
 #ifdef FALCON_X86
+#include <asm/prctl.h>
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { XTILEDATA = 18 }; /* the tiles' bit of XCR0 and number among the states that a process must ask for */
 
 static uint64_t xcr0(void)
 {
@@ -37,9 +43,15 @@ static uint64_t xcr0(void)
 	return (uint64_t)high << 32 | low;
 }
 
+/* Linux gives a process the tiles, which are 8 KB more to save, when it asks. Threads inherit them. */
+static bool may_use_tiles(void)
+{
+	return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0;
+}
+
 static bool cpu_runs(const char *name)
 {
-	uint32_t a, b, c, d, b7 = 0, c7 = 0;
+	uint32_t a, b, c, d, b7 = 0, c7 = 0, d7 = 0;
 	if (strcmp(name, "portable") == 0)
 		return true;
 	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
@@ -48,13 +60,18 @@ static bool cpu_runs(const char *name)
 	if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
 		b7 = b;
 		c7 = c;
+		d7 = d;
 	}
 	uint64_t saved = xcr0();
 	bool avx2 = (saved & 0x6) == 0x6 && (b7 & bit_AVX2) && fma && f16c;
 	if (strcmp(name, "avx2") == 0)
 		return avx2;
 	uint32_t needed = bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ;
-	return avx2 && (saved & 0xe6) == 0xe6 && (b7 & needed) == needed && (c7 & bit_AVX512VNNI);
+	bool avx512 = avx2 && (saved & 0xe6) == 0xe6 && (b7 & needed) == needed && (c7 & bit_AVX512VNNI);
+	if (strcmp(name, "avx512") == 0)
+		return avx512;
+	needed = bit_AMX_TILE | bit_AMX_INT8;
+	return avx512 && (saved >> (XTILEDATA - 1) & 3) == 3 && (d7 & needed) == needed && may_use_tiles();
 }
 #else
 static bool cpu_runs(const char *name)
@@ -70,7 +87,6 @@ const struct kernels *kernels_at(unsigned i)
 
 const struct kernels *kernels_select(const char *limit)
 {
-	/* "amx" is a limit above every table that is built. */
 	bool known = limit == NULL || strcmp(limit, "avx2") == 0 || strcmp(limit, "avx512") == 0 || strcmp(limit, "amx") == 0 ||
 		     strcmp(limit, "portable") == 0;
 	if (!known)
@@ -125,6 +141,6 @@ void kernels_place(struct kernels_activations *a, void *memory, uint32_t n, uint
 size_t kernels_scratch_bytes(uint32_t cols, uint32_t head_dim, uint32_t rows)
 {
 	size_t matrix = (size_t)cols * WEIGHTS_STRIP * 2 * sizeof(int16_t) + 4096;
-	size_t attention = attention_scratch_bytes(head_dim, rows);
-	return round_up(matrix > attention ? matrix : attention);
+	size_t attention = attention_scratch_bytes(head_dim, rows), most = matrix > attention ? matrix : attention;
+	return round_up(most > MATMUL_AMX_SCRATCH ? most : MATMUL_AMX_SCRATCH);
 }
