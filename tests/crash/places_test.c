@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The engine is stopped and killed between any two stores to the board: at every stopping place that its sources name, the first
- * time that it is passed and later. Generating, scoring, cancelling and dropping then go on as if nothing had happened.
+ * The engine, or falcond itself, is stopped and killed between any two stores to the board: at every stopping place that its
+ * sources name, the first time that it is passed and later. Generating, forking, scoring, cancelling and dropping then go on as
+ * if nothing had happened, for clients that ask again where they got no reply.
  */
 #define _GNU_SOURCE
 #include <setjmp.h>
@@ -26,7 +27,7 @@ enum { STREAMS = 3, TOKENS = 40, SCORED = 50 };
 /* What clients do meanwhile; what they got is in `s` and `logprobs`. */
 struct work {
 	struct streams s;
-	json_t *logprobs;
+	json_t *logprobs, *forked;
 };
 
 static json_t *score(int c, const char *name)
@@ -62,6 +63,25 @@ static void cancel(int c, const char *name)
 	json_decref(wire_ask(c, "{\"op\":\"drop\",\"session\":\"%s\"}", name));
 }
 
+/* What a fork of the session, which is over, says after one more token. */
+static json_t *fork_of(int c, const char *session)
+{
+	json_t *r = wire_ask(c, "{\"op\":\"fork\",\"session\":\"%s\",\"new\":\"%s-fork\",\"request_id\":\"%s-fork\"}", session, session, session);
+	long long at = json_integer_value(json_object_get(r, "cursor"));
+	json_decref(r);
+	json_decref(wire_ask(c, "{\"op\":\"append\",\"session\":\"%s-fork\",\"at\":%lld,\"ids\":[5],\"n\":9}", session, at));
+	json_t *ids = json_array();
+	for (bool done = false; !done; json_decref(r)) {
+		r = wire_ask(c, "{\"op\":\"next\",\"session\":\"%s-fork\",\"cursor\":%lld,\"wait_ms\":20000}", session, at);
+		assert_null(json_object_get(r, "error"));
+		json_array_extend(ids, json_object_get(r, "ids"));
+		at = json_integer_value(json_object_get(r, "cursor"));
+		done = json_is_true(json_object_get(r, "done"));
+	}
+	json_decref(wire_ask(c, "{\"op\":\"drop\",\"session\":\"%s-fork\"}", session));
+	return ids;
+}
+
 static void do_work(struct work *w, int c, const char *prefix)
 {
 	char name[64];
@@ -71,12 +91,22 @@ static void do_work(struct work *w, int c, const char *prefix)
 	snprintf(name, sizeof name, "%s-cancel", prefix);
 	cancel(c, name);
 	streams_finish(&w->s);
+	w->forked = fork_of(c, w->s.of[0].name);
+}
+
+static void expect_same_work(const struct work *w, const struct work *quiet, const char *place)
+{
+	print_message("%s\n", place); /* what is seen if it fails */
+	streams_expect_equal(&w->s, &quiet->s, -1);
+	if (!json_equal(w->logprobs, quiet->logprobs) || !json_equal(w->forked, quiet->forked))
+		fail_msg("killed at %s, what was scored or forked differs", place);
 }
 
 static void work_done(struct work *w)
 {
 	streams_done(&w->s);
 	json_decref(w->logprobs);
+	json_decref(w->forked);
 }
 
 /* A process of its own that kills whatever stops at the armed place. */
@@ -113,9 +143,7 @@ static void nothing_is_lost_wherever_the_engine_is_killed(void **state)
 			do_work(&killed, c, "killed");
 			if (passes[k] == 0 && atomic_load(&h->times) != 0)
 				fail_msg("%s was never passed", places[i]);
-			streams_expect_equal(&killed.s, &quiet.s, -1);
-			if (!json_equal(killed.logprobs, quiet.logprobs))
-				fail_msg("killed at %s, what was scored differs", places[i]);
+			expect_same_work(&killed, &quiet, places[i]);
 			work_done(&killed);
 		}
 	assert_true(reached >= 15);
@@ -131,10 +159,82 @@ static void nothing_is_lost_wherever_the_engine_is_killed(void **state)
 	daemon_clean(&d);
 }
 
+/* A falcond that is started again over its segments whenever it was killed. */
+struct keeper {
+	struct daemon d;
+	char segments[64], yaml[96];
+	unsigned deaths;
+};
+
+static void start_again(void *arg, int fd)
+{
+	struct keeper *k = arg;
+	assert_int_equal(daemon_reap(&k->d), -SIGKILL);
+	unlink(k->d.log);
+	daemon_launch(&k->d, k->yaml);
+	daemon_expect(&k->d, "ready: ");
+	int c = wire_open(k->d.path);
+	assert_true(c >= 0);
+	assert_int_equal(dup2(c, fd), fd);
+	close(c);
+	k->deaths++;
+}
+
+static void keeper_end(struct keeper *k)
+{
+	char lock[96];
+	assert_int_equal(daemon_stop(&k->d), 0);
+	snprintf(lock, sizeof lock, "%s/lock", k->segments);
+	unlink(lock);
+	assert_int_equal(rmdir(k->segments), 0);
+	daemon_clean(&k->d);
+}
+
+static void nothing_is_lost_wherever_falcond_is_killed(void **state)
+{
+	static const uint32_t passes[] = {0, 1};
+	(void)state;
+	struct keeper k = {0};
+	struct work quiet, killed;
+	int reached = 0;
+	struct hooks *h = hooks_prepare(&k.d);
+	snprintf(k.segments, sizeof k.segments, "/dev/shm/falcond-test-places-%d", (int)getpid());
+	snprintf(k.yaml, sizeof k.yaml, "segments: %s\n", k.segments);
+	daemon_launch(&k.d, k.yaml);
+	daemon_expect(&k.d, "ready: ");
+	int c = wire_open(k.d.path);
+	do_work(&quiet, c, "quiet");
+	pid_t guard = start_guard(h);
+	wire_on_lost(start_again, &k);
+	char **places = hooks_places("daemon");
+	for (int i = 0; places[i] != NULL; i++, reached++)
+		for (size_t j = 0; j < sizeof passes / sizeof passes[0]; j++) {
+			unsigned before = k.deaths;
+			hooks_arm(h, places[i], passes[j], 1, SIGSTOP);
+			hooks_poison(h, "killed-1", (uint32_t)quiet.s.of[1].given + 10, SIGSEGV, strstr(places[i], ".trial.") ? 2 : 0);
+			do_work(&killed, c, "killed");
+			if (passes[j] == 0 && k.deaths == before)
+				fail_msg("%s was never passed", places[i]);
+			expect_same_work(&killed, &quiet, places[i]);
+			work_done(&killed);
+		}
+	assert_true(reached >= 12);
+	hooks_disarm(h);
+	kill(guard, SIGKILL);
+	assert_int_equal(waitpid(guard, NULL, 0), guard);
+	free(places);
+	work_done(&quiet);
+	wire_on_lost(NULL, NULL);
+	close(c);
+	keeper_end(&k);
+	hooks_done(h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nothing_is_lost_wherever_the_engine_is_killed),
+		cmocka_unit_test(nothing_is_lost_wherever_falcond_is_killed),
 	};
 	return cmocka_run_group_tests_name("places", tests, NULL, NULL);
 }

@@ -84,6 +84,17 @@ json_t *wire_receive(int fd)
 	return reply;
 }
 
+static struct {
+	void (*again)(void *arg, int fd);
+	void *arg;
+} lost;
+
+void wire_on_lost(void (*again)(void *arg, int fd), void *arg)
+{
+	lost.again = again;
+	lost.arg = arg;
+}
+
 json_t *wire_ask(int fd, const char *format, ...)
 {
 	char *text;
@@ -91,8 +102,12 @@ json_t *wire_ask(int fd, const char *format, ...)
 	va_start(args, format);
 	int n = vasprintf(&text, format, args);
 	va_end(args);
-	assert_true(n > 0 && wire_send(fd, text, (size_t)n));
-	json_t *reply = wire_receive(fd);
+	assert_true(n > 0);
+	json_t *reply = wire_send(fd, text, (size_t)n) ? wire_receive(fd) : NULL;
+	for (int tries = 0; reply == NULL && lost.again != NULL && tries < 3; tries++) {
+		lost.again(lost.arg, fd);
+		reply = wire_send(fd, text, (size_t)n) ? wire_receive(fd) : NULL;
+	}
 	if (reply == NULL)
 		fail_msg("no reply to %s", text);
 	free(text);

@@ -21,6 +21,12 @@ int wire_send(int fd, const void *bytes, size_t length);
 /* The reply, or NULL if the connection is closed or nothing came within WIRE_WAIT_MS. */
 json_t *wire_receive(int fd);
 
+/*
+ * What wire_ask() does when the connection is lost: again(arg, fd) puts a new one into its place (dup2) and the request is sent
+ * again, as any client does. NULL, as at first: it fails the test.
+ */
+void wire_on_lost(void (*again)(void *arg, int fd), void *arg);
+
 /* Sends the formatted JSON and returns the reply; fails the test if there is none. */
 json_t *wire_ask(int fd, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
