@@ -163,6 +163,9 @@ FALCON_API int falcon_drain(struct falcon *f, bool spill, uint32_t *ret_sessions
 FALCON_API int falcon_sessions(struct falcon *f, const char **ret_json, struct falcon_error *e);
 FALCON_API int falcon_status(struct falcon *f, const char **ret_json, struct falcon_error *e);
 
+/* For administrators: the daemon becomes the program that is installed now. What is asked next the new one answers. */
+FALCON_API int falcon_upgrade(struct falcon *f, struct falcon_error *e);
+
 #ifdef __cplusplus
 }
 #endif

@@ -14,7 +14,7 @@
 const struct command *const commands[] = {
 	&command_generate, &command_tokenize, &command_detokenize, &command_score,  &command_sessions,
 	&command_fork,     &command_drop,     &command_status,     &command_export, &command_import,
-	&command_drain,    &command_help,
+	&command_drain,    &command_upgrade,  &command_help,
 };
 const unsigned n_commands = sizeof commands / sizeof *commands;
 

@@ -278,3 +278,9 @@ int falcon_status(struct falcon *f, const char **ret_json, struct falcon_error *
 {
 	return call_for_text(f, "status", ret_json, e);
 }
+
+int falcon_upgrade(struct falcon *f, struct falcon_error *e)
+{
+	const char *reply;
+	return call_for_text(f, "upgrade", &reply, e);
+}

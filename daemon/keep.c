@@ -98,20 +98,25 @@ static void find_inherited(struct keep *k)
 
 static int lock_folder(struct keep *k, const char *path, struct err *e)
 {
+	/* Of the open file, not of the process: an upgrade hands it on. */
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	char pid[16] = "";
 	if (k->lock < 0)
 		k->lock = openat(k->folder, lock_name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (k->lock < 0)
 		return err_set(e, -errno, "segments: cannot make %s/%s: %s", path, lock_name, strerror(errno));
 	for (int i = 0; i < LOCK_TRIES; i++) { /* one that was killed a moment ago is given time to be gone */
-		if (fcntl(k->lock, F_SETLK, &lock) == 0)
+		if (fcntl(k->lock, F_OFD_SETLK, &lock) == 0) {
+			if (ftruncate(k->lock, 0) < 0 || dprintf(k->lock, "%d\n", (int)getpid()) < 0)
+				log_warning("segments: cannot write %s/%s: %s", path, lock_name, strerror(errno));
 			return 0;
+		}
 		if (errno != EAGAIN && errno != EACCES)
 			return err_set(e, -errno, "segments: cannot lock %s/%s: %s", path, lock_name, strerror(errno));
 		nanosleep(&(struct timespec){.tv_nsec = LOCK_WAIT_MS * 1000000L}, NULL);
 	}
-	pid_t holder = fcntl(k->lock, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK ? lock.l_pid : 0;
-	err_set(e, -EBUSY, "segments: another falcond, process %d, uses the folder %s", (int)holder, path);
+	ssize_t n = pread(k->lock, pid, sizeof pid - 1, 0);
+	err_set(e, -EBUSY, "segments: another falcond, process %d, uses the folder %s", n > 0 ? atoi(pid) : 0, path);
 	return err_hint(e, "stop it, or give this one a folder of its own");
 }
 
@@ -304,6 +309,20 @@ void keep_forget(struct keep *k, const struct keep_set *set)
 	snprintf(path, sizeof path, "%s.new", set->name);
 	remove_files(k, path);
 	remove_files(k, set->name);
+}
+
+int keep_hand_over(const struct keep *k, const struct keep_set *set, int ret_fds[KEEP_KINDS + 1], struct buf *ret_names)
+{
+	int n = 0;
+	if (k->lock >= 0) {
+		ret_fds[n++] = k->lock;
+		buf_printf(ret_names, "%s", lock_name);
+	}
+	for (int i = 0; i < KEEP_KINDS && !set->in_folder; i++) {
+		buf_printf(ret_names, "%s%s", n > 0 ? ":" : "", set->name);
+		ret_fds[n++] = set->fds[i];
+	}
+	return n;
 }
 
 int keep_check(const struct keep_set *set, enum keep_kind kind, struct err *e)

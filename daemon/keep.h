@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/mem.h"
 
 enum keep_kind { KEEP_WEIGHTS, KEEP_PAGES, KEEP_BOARD, KEEP_KINDS };
 enum { KEEP_NAME = 40, KEEP_MOST = 8 };
@@ -65,6 +66,12 @@ void keep_forget(struct keep *k, const struct keep_set *set);
 
 /* Whether the segment cannot be changed behind falcond's back (see above). 0 or -EPERM. */
 int keep_check(const struct keep_set *set, enum keep_kind kind, struct err *e);
+
+/*
+ * What the next falcond of this process needs of the set: descriptors, and their names separated by colons, for keep_open() to find
+ * as if systemd handed them over. Returns how many.
+ */
+int keep_hand_over(const struct keep *k, const struct keep_set *set, int ret_fds[KEEP_KINDS + 1], struct buf *ret_names);
 
 /* Closes the set's descriptors. */
 void keep_close_set(struct keep_set *set);

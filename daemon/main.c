@@ -26,6 +26,7 @@
 #include "daemon/notify.h"
 #include "daemon/packer.h"
 #include "daemon/server.h"
+#include "daemon/upgrade.h"
 #include "daemon/web.h"
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2, SETTLE_MS = 1000 };
@@ -43,9 +44,10 @@ struct app {
 	struct server server;
 	struct web web;
 	struct events events;
+	struct upgrade upgrade;
 	uv_signal_t term, interrupt;
 	uv_timer_t settle;  /* until it is known that falcond serves well over these segments */
-	bool stopping, has_server;
+	bool stopping, has_server, upgrading;
 	int status; /* of the exit */
 };
 
@@ -59,7 +61,8 @@ static void stop(struct app *a)
 	if (a->stopping)
 		return;
 	a->stopping = true;
-	notify_stopping();
+	if (!a->upgrading)
+		notify_stopping();
 	packer_stop();
 	if (a->has_server) {
 		events_close(&a->events);
@@ -74,6 +77,14 @@ static void give_up(struct app *a, const struct err *e)
 	print_err(e);
 	notify_status("failed: %s", e->what);
 	a->status = EXIT_FAILED;
+	stop(a);
+}
+
+static void on_upgrade(void *arg)
+{
+	struct app *a = arg;
+	log_notice("upgrade: becoming the program that is installed now");
+	a->upgrading = true;
 	stop(a);
 }
 
@@ -206,6 +217,7 @@ static int open_sessions(struct app *a, struct err *e)
 	a->server.auth = &a->auth;
 	a->server.store = &a->store;
 	a->server.supervisor = &a->supervisor;
+	a->server.upgrade = &a->upgrade;
 	server_init(&a->server);
 	a->has_server = true;
 	adopt_sessions(&a->adopt, &a->store, &a->server.sessions, &a->server.owners);
@@ -337,6 +349,9 @@ static int serve(struct app *a)
 	uv_timer_init(a->loop, &a->settle);
 	a->settle.data = a;
 	store_init(&a->store);
+	a->upgrade.loop = a->loop;
+	a->upgrade.begin = on_upgrade;
+	a->upgrade.arg = a;
 	a->web = (struct web){.loop = a->loop, .config = &a->config, .auth = &a->auth, .server = &a->server};
 	int r = web_open(&a->web, &e);
 	if (r == 0)
@@ -346,7 +361,8 @@ static int serve(struct app *a)
 	while (a->has_server && !(a->stopping && server_stopped(&a->server) && web_stopped(&a->web) && supervisor_stopped(&a->supervisor)))
 		uv_run(a->loop, UV_RUN_ONCE);
 	if (a->has_server) {
-		spill(a);
+		if (!a->upgrading)
+			spill(a);
 		server_done(&a->server);
 	}
 	uv_walk(a->loop, close_handle, NULL);
@@ -355,6 +371,8 @@ static int serve(struct app *a)
 	web_done(&a->web);
 	if (a->has_server)
 		supervisor_done(&a->supervisor);
+	if (a->upgrading && upgrade_exec(&a->upgrade, &a->keep, &a->store.set, &e) < 0)
+		give_up(a, &e);
 	/* Whoever stops falcond in order has no use for files that would stay in memory. systemd decides for itself. */
 	if (a->status == 0 && a->store.set.in_folder)
 		keep_forget(&a->keep, &a->store.set);
@@ -453,6 +471,7 @@ int main(int argc, char **argv)
 	struct command_line l = {0};
 	struct err e;
 	log_open("falcond", LOG_INFO);
+	upgrade_init(&a.upgrade, argc, argv);
 	int status = parse_options(argc, argv, &l);
 	if (status >= 0)
 		return status;

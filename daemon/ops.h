@@ -11,6 +11,7 @@ op op_hello, op_status, op_sessions;                 /* ops_info.c */
 op op_tokenize, op_detokenize;                       /* ops_text.c */
 op op_generate, op_append, op_fork, op_score;        /* ops_create.c */
 op op_next, op_cancel, op_drop;                      /* ops_read.c */
+op op_upgrade;                                       /* ops_admin.c */
 
 op op_export, op_import;                             /* ops_transfer.c */
 op op_drain;                                         /* drain.c */

@@ -24,6 +24,7 @@ op *const ops[IPC_OPS] = {
 	[IPC_CANCEL] = op_cancel, [IPC_FORK] = op_fork, [IPC_DROP] = op_drop, [IPC_SESSIONS] = op_sessions,
 	[IPC_TOKENIZE] = op_tokenize, [IPC_DETOKENIZE] = op_detokenize, [IPC_SCORE] = op_score, [IPC_STATUS] = op_status,
 	[IPC_DRAIN] = op_drain, [IPC_EXPORT] = op_export, [IPC_IMPORT] = op_import,
+	[IPC_UPGRADE] = op_upgrade,
 };
 
 /* On a thread of the endpoint's. */

@@ -18,6 +18,7 @@
 #include "daemon/transfer.h"
 #include "daemon/store.h"
 #include "daemon/supervisor.h"
+#include "daemon/upgrade.h"
 
 TAILQ_HEAD(request_opens, request);
 
@@ -27,6 +28,7 @@ struct server {
 	const struct auth *auth;
 	struct store *store;
 	struct supervisor *supervisor;
+	struct upgrade *upgrade;
 	struct arena arena;
 	struct owners owners;
 	struct sessions sessions;

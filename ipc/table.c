@@ -99,6 +99,8 @@ const struct ipc_op_info ipc_ops[IPC_OPS] = {
 			"a part of the session as a file, as it was when offset 0 was asked for"},
 	[IPC_IMPORT] = {"import", F(REQUEST_ID) | F(OFFSET) | F(DATA), F(SESSION) | F(LAST), "{offset}, or {session, n_tokens}",
 			"takes a part of such a file, and makes a session of the caller's with the last one"},
+	[IPC_UPGRADE] = {"upgrade", 0, 0, "{upgrading}",
+			 "the daemon becomes the program that is installed now, once that is known to start; sessions go on. For administrators"},
 };
 
 static const struct {
