@@ -53,8 +53,9 @@ extern const struct command *const commands[];
 extern const unsigned n_commands;
 
 /* One a file. */
-extern const struct command command_generate, command_tokenize, command_detokenize, command_score, command_sessions, command_fork,
-	command_drop, command_status, command_export, command_import, command_drain, command_upgrade, command_help;
+extern const struct command command_generate, command_chat, command_run, command_tokenize, command_detokenize, command_score,
+	command_sessions, command_fork, command_drop, command_export, command_import, command_status, command_top, command_pack,
+	command_drain, command_upgrade, command_completion, command_help;
 
 /* options.c. Options common to all commands may stand before the command, too: then c is NULL, and parsing stops at the command. */
 int options_parse(const struct command *c, int argc, char **argv, struct arguments *a, int *ret_used);
@@ -63,12 +64,29 @@ const char *options_value(const struct arguments *a, const char *name); /* NULL:
 int options_fields(const struct arguments *a, struct falcon_request *r); /* those that fill a field; 0 or COMMAND_USAGE */
 int options_count(const struct arguments *a, const char *name, uint32_t low, uint32_t high, uint32_t *ret); /* absent: untouched */
 void options_help(const struct command *c);
+const char *options_meaning(const struct option_info *o); /* its help, or its field's */
 int options_refuse(const char *format, ...) __attribute__((format(printf, 1, 2))); /* says so; COMMAND_USAGE */
 extern const struct option_info common_options[];
 extern const unsigned n_common_options;
 
 /* Connects, or says why not and returns NULL: the caller exits with COMMAND_NO_DAEMON. */
 struct falcon *command_connect(const struct arguments *a);
+
+/*
+ * While a run has no token yet, how far its prompt is read is shown on a terminal: how long to wait for the next piece, and what to
+ * show of it.
+ */
+uint32_t command_wait_ms(uint32_t n_generated);
+void command_reading(const struct falcon_piece *p, uint32_t n_given);
+
+/* The number of tokens of the session of that name, -1: there is none, -2 and *e: the daemon did not say. generate.c */
+int64_t command_session_length(struct falcon *f, const char *name, struct falcon_error *e);
+
+/* Prints what a run generates until its end; Ctrl-C cancels the run and no more. COMMAND_OK, or how it ended. */
+int command_stream(struct falcon *f, struct falcon_run *run);
+
+/* The path of another of our programs: beside this one, or in the folder where it is installed. 0, or -1 and it has been said. */
+int command_find(const char *program, const char *folder, char *ret_path, unsigned size);
 
 /* Tells the error; COMMAND_FAILED (COMMAND_NO_DAEMON if that is what it is). */
 int command_fail(const struct falcon_error *e);

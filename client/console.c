@@ -15,6 +15,7 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -146,6 +147,38 @@ void console_end_line(void)
 		console_write("\n", 1);
 }
 
+void console_progress(const char *format, ...)
+{
+	static bool shown;
+	char text[256] = "";
+	struct buf line = {0};
+	if (format != NULL) {
+		va_list args;
+		va_start(args, format);
+		vsnprintf(text, sizeof text, format, args);
+		va_end(args);
+	}
+	if (!isatty(STDERR_FILENO) || (format == NULL && !shown))
+		return;
+	shown = format != NULL;
+	buf_printf(&line, "\r\033[K%s", text); /* to the line's beginning, and what stands there goes */
+	if (write(STDERR_FILENO, line.data, line.length) < 0)
+		errno = 0; /* nobody to tell */
+	buf_done(&line);
+}
+
+void console_colour(const char *code)
+{
+	const char *off = getenv("NO_COLOR");
+	char text[32];
+	if (!isatty(STDOUT_FILENO) || (off != NULL && off[0] != '\0'))
+		return;
+	int n = snprintf(text, sizeof text, "\033[%sm", code ? code : "");
+	bool open = line_open;
+	console_write(text, (size_t)n);
+	line_open = open;
+}
+
 static void on_signal(int number)
 {
 	int saved = errno;
@@ -156,18 +189,31 @@ static void on_signal(int number)
 	errno = saved;
 }
 
+void console_signals(void)
+{
+	if (signal_pipe[0] >= 0)
+		return;
+	CHECK(pipe2(signal_pipe, O_CLOEXEC | O_NONBLOCK) == 0);
+	struct sigaction action = {.sa_handler = on_signal};
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGHUP, &action, NULL);
+}
+
 void console_watch(struct falcon *f)
 {
-	if (signal_pipe[0] < 0) {
-		CHECK(pipe2(signal_pipe, O_CLOEXEC | O_NONBLOCK) == 0);
-		struct sigaction action = {.sa_handler = on_signal};
-		sigaction(SIGINT, &action, NULL);
-		sigaction(SIGTERM, &action, NULL);
-		sigaction(SIGHUP, &action, NULL);
-	}
+	console_signals();
 	falcon_watch(f, -1, 0);
 	falcon_watch(f, signal_pipe[0], POLLIN);
 	falcon_watch(f, STDOUT_FILENO, 0);
+}
+
+void console_forget(void)
+{
+	char bytes[64];
+	while (signal_pipe[0] >= 0 && read(signal_pipe[0], bytes, sizeof bytes) > 0)
+		continue;
+	signal_seen = 0;
 }
 
 int console_signal(void)

@@ -31,10 +31,21 @@ bool console_broken(void);                           /* the reader of standard o
 void console_end_line(void);                         /* on a terminal: a newline if the last line has none */
 
 /*
+ * How far something is, on standard error: each call replaces the line of the one before; NULL takes it away. Nothing is shown where
+ * standard error is no terminal.
+ */
+void console_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Begins or ends a colour (an SGR code such as "1;32", NULL: back to normal) on a terminal, unless NO_COLOR is set. */
+void console_colour(const char *code);
+
+/*
  * From here on SIGINT, SIGTERM and SIGHUP and a reader that goes away interrupt the connection's calls. console_signal() says
  * which signal has come, 0 for none.
  */
 void console_watch(struct falcon *f);
+void console_signals(void); /* the signals alone, where there is no connection yet */
 int console_signal(void);
+void console_forget(void); /* the signal that came: it was answered, and calls wait again */
 
 #endif

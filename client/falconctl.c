@@ -6,15 +6,17 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/spawn.h"
 #include "client/command.h"
 #include "client/console.h"
 #include "config.h"
 
 const struct command *const commands[] = {
-	&command_generate, &command_tokenize, &command_detokenize, &command_score,  &command_sessions,
-	&command_fork,     &command_drop,     &command_status,     &command_export, &command_import,
-	&command_drain,    &command_upgrade,  &command_help,
+	&command_generate, &command_chat, &command_run, &command_tokenize, &command_detokenize, &command_score, &command_sessions,
+	&command_fork, &command_drop, &command_export, &command_import, &command_status, &command_top, &command_pack, &command_drain,
+	&command_upgrade, &command_completion, &command_help,
 };
 const unsigned n_commands = sizeof commands / sizeof *commands;
 
@@ -63,6 +65,54 @@ int command_fail(const struct falcon_error *e)
 {
 	console_say("%s%s%s%s", e->message, e->hint[0] ? " (" : "", e->hint, e->hint[0] ? ")" : "");
 	return strcmp(e->code, "no_daemon") == 0 ? COMMAND_NO_DAEMON : COMMAND_FAILED;
+}
+
+int command_find(const char *program, const char *folder, char *ret_path, unsigned size)
+{
+	struct err e;
+	if (spawn_sibling(program, ret_path, size, &e) == 0 && access(ret_path, X_OK) == 0)
+		return 0;
+	if ((unsigned)snprintf(ret_path, size, "%s/%s", folder, program) < size && access(ret_path, X_OK) == 0)
+		return 0;
+	console_say("no %s beside this program or in %s", program, folder);
+	return -1;
+}
+
+uint32_t command_wait_ms(uint32_t n_generated)
+{
+	return n_generated == 0 && isatty(STDERR_FILENO) ? 300 : 30000;
+}
+
+void command_reading(const struct falcon_piece *p, uint32_t n_given)
+{
+	if (p->n_ids == 0 && !p->done && p->computed < n_given)
+		console_progress("reading the prompt: %u of %u tokens", p->computed, n_given);
+	else
+		console_progress(NULL);
+}
+
+int command_stream(struct falcon *f, struct falcon_run *run)
+{
+	struct falcon_error e = {0};
+	struct falcon_piece piece = {0};
+	uint32_t n = 0;
+	console_watch(f);
+	while (!piece.done) {
+		if (falcon_next(f, run->session, &run->cursor, command_wait_ms(n), &piece, &e) < 0)
+			break;
+		n += (uint32_t)piece.n_ids;
+		command_reading(&piece, run->n_given);
+		if (console_write(piece.text, piece.text_length) < 0)
+			break;
+	}
+	if (piece.done)
+		return strcmp(piece.finish, "error") == 0 ? COMMAND_FAILED : COMMAND_OK;
+	console_progress(NULL);
+	falcon_watch(f, -1, 0);
+	falcon_cancel(f, run->session, &run->cursor, NULL);
+	if (console_signal())
+		return COMMAND_SIGNAL + console_signal();
+	return console_broken() ? COMMAND_OK : command_fail(&e);
 }
 
 int command_show(const struct arguments *a, int (*ask)(struct falcon *f, const char **ret_json, struct falcon_error *e),

@@ -30,8 +30,6 @@ static const struct option_info options[] = {
 	{"ids", NULL, OPTION_NO_FIELD, "the prompt is a JSON array of token ids, and so is the output"},
 };
 
-enum { NEXT_MS = 30000 };
-
 /* One generation from prompt to end. */
 struct generation {
 	struct falcon *f;
@@ -64,8 +62,7 @@ static int take_prompt(const struct arguments *a, struct generation *g)
 	return rc;
 }
 
-/* The number of tokens of the named session, or -1: there is none. -2 and *e: the daemon did not say. */
-static int64_t session_length(struct falcon *f, const char *name, struct falcon_error *e)
+int64_t command_session_length(struct falcon *f, const char *name, struct falcon_error *e)
 {
 	const char *text;
 	if (falcon_sessions(f, &text, e) < 0)
@@ -92,7 +89,7 @@ static int start(struct generation *g, struct falcon_error *e)
 {
 	int64_t at = -1;
 	if (g->name != NULL) {
-		at = session_length(g->f, g->name, e);
+		at = command_session_length(g->f, g->name, e);
 		if (at == -2)
 			return -1;
 	}
@@ -201,7 +198,8 @@ static int stream(struct generation *g)
 	console_watch(g->f);
 	bool started = start(g, &e) == 0, good = started, written = true;
 	while (good && written && !piece.done) {
-		good = falcon_next(g->f, g->run.session, &g->run.cursor, NEXT_MS, &piece, &e) == 0;
+		good = falcon_next(g->f, g->run.session, &g->run.cursor, command_wait_ms(g->n_generated), &piece, &e) == 0;
+		command_reading(&piece, g->run.n_given);
 		written = good && take_piece(g, &piece) == 0;
 	}
 	if (good && written) {

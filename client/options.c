@@ -193,6 +193,11 @@ int options_fields(const struct arguments *a, struct falcon_request *r)
 	return 0;
 }
 
+const char *options_meaning(const struct option_info *o)
+{
+	return o->help ? o->help : ipc_fields[o->field].help;
+}
+
 static void print_options(const struct option_info *options, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++) {
@@ -201,7 +206,7 @@ static void print_options(const struct option_info *options, unsigned n)
 		char left[64];
 		snprintf(left, sizeof left, "%s%s%s%s", o->name[1] ? "--" : "-", o->name, o->argument ? " " : "",
 			 o->argument ? o->argument : "");
-		printf("  %-22s %s", left, o->help ? o->help : f->help);
+		printf("  %-22s %s", left, options_meaning(o));
 		if (f != NULL && f->fallback != NULL && f->type != IPC_BOOL)
 			printf(" [%s]", f->fallback);
 		printf("\n");

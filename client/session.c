@@ -141,6 +141,7 @@ int falcon_next(struct falcon *f, const char *session, uint32_t *cursor, uint32_
 		piece.ids = list->data;
 		piece.n_ids = list->length;
 	}
+	piece.computed = (uint32_t)json_integer_value(json_object_get(reply, "computed"));
 	piece.done = json_is_true(done);
 	if (json_is_string(finish))
 		snprintf(piece.finish, sizeof piece.finish, "%s", json_string_value(finish));

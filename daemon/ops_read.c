@@ -91,6 +91,8 @@ static json_t *text_reply(struct request *q, struct session *s)
 	json_t *r = json_pack("{s:o,s:s%,s:I}", "ids", ops_ids_json(board_log(b, s->slot) + from, to - from), "text",
 			      text.length ? text.data : "", text.length, "cursor", (json_int_t)to);
 	buf_done(&text);
+	if (to == from && !done)
+		json_object_set_new(r, "computed", json_integer(s->n_kv));
 	if (done)
 		stream_done(&s->stream); /* read to its end: made again if anybody asks */
 	return finish_reply(r, s, done);

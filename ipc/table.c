@@ -76,7 +76,7 @@ const struct ipc_op_info ipc_ops[IPC_OPS] = {
 	[IPC_APPEND] = {"append", F(SESSION) | F(AT), CONVERSATION | F(SPECIAL) | SAMPLING,
 			"{session, cursor, n_given, n_cached, seed}",
 			"puts more text at the end of a session and starts its next run; what is left out stays as it was"},
-	[IPC_NEXT] = {"next", F(SESSION) | F(CURSOR), F(WAIT_MS), "{ids, text, cursor, done, finish?}",
+	[IPC_NEXT] = {"next", F(SESSION) | F(CURSOR), F(WAIT_MS), "{ids, text, cursor, done, finish?, computed?}",
 		      "everything after the cursor, as soon as there is something or at the wait's end"},
 	[IPC_CANCEL] = {"cancel", F(SESSION), 0, "{cursor}", "ends the run; the session stays"},
 	[IPC_FORK] = {"fork", F(SESSION) | F(REQUEST_ID), F(NEW) | F(SEED), "{session, cursor}",

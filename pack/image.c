@@ -266,3 +266,51 @@ int image_write(int fd, const uint8_t set_id[16], const struct checkpoint *c, co
 	munmap(w.image, h.size);
 	return 0;
 }
+
+bool image_is(const struct file *file)
+{
+	uint64_t magic;
+	if (file->size < sizeof(struct weights_header))
+		return false;
+	memcpy(&magic, file->data, sizeof magic);
+	return magic == WEIGHTS_MAGIC;
+}
+
+/* Copies one tensor and looks at its checksum on the way. */
+static int copy_tensor(uint8_t *image, const struct file *file, const struct weights_tensor *t, struct err *e)
+{
+	memcpy(image + t->offset, file->data + t->offset, t->size);
+	if (hash64(image + t->offset, t->size) == t->checksum)
+		return 0;
+	err_set(e, -EINVAL, "%s: the tensor at byte %llu is damaged: its checksum is another", file->name, (unsigned long long)t->offset);
+	return err_hint(e, "pack the model again");
+}
+
+int image_copy(int fd, const uint8_t set_id[16], const struct file *file, image_progress *progress, void *context, struct err *e)
+{
+	uint8_t *image;
+	int r = weights_check(file->data, file->size, e);
+	if (r < 0)
+		return err_prefix(e, "%s", file->name);
+	if ((r = map_image(fd, file->size, &image, e)) < 0)
+		return r;
+	const struct weights_header *h = (const void *)file->data;
+	const struct weights_tensor *table = (const void *)(file->data + h->tensors_offset);
+	uint64_t done = 0, first = file->size;
+	for (uint32_t i = 0; i < h->n_tensors && r == 0; i++) {
+		r = copy_tensor(image, file, &table[i], e);
+		first = table[i].offset < first ? table[i].offset : first;
+		done += table[i].size;
+		progress(context, (unsigned)(done * 99 / file->size));
+	}
+	/* Tables and texts stand before the tensors; the word that says the image is whole comes last. */
+	memcpy(image + sizeof *h, file->data + sizeof *h, first - sizeof *h);
+	struct weights_header *published = (void *)image;
+	struct weights_header copy = *h;
+	memcpy(copy.set_id, set_id, sizeof copy.set_id);
+	copy.complete = 0;
+	*published = copy;
+	__atomic_store_n(&published->complete, 1, __ATOMIC_RELEASE);
+	munmap(image, file->size);
+	return r;
+}

@@ -20,4 +20,13 @@ typedef void image_progress(void *context, unsigned percent);
 int image_write(int fd, const uint8_t set_id[16], const struct checkpoint *c, const struct files *files, struct plan *p,
 		image_progress *progress, void *context, struct err *e);
 
+/*
+ * The same of a file [data, data + size) that is an image already, as `falconctl pack` leaves one: checks it, every tensor's
+ * checksum included, and copies it under the new set id. 0 or -errno with e set.
+ */
+int image_copy(int fd, const uint8_t set_id[16], const struct file *file, image_progress *progress, void *context, struct err *e);
+
+/* Whether a file begins like an image. */
+bool image_is(const struct file *file);
+
 #endif

@@ -80,8 +80,11 @@ static int pack(const char *source, const uint8_t set_id[16], int image_fd, int 
 	struct plan p = {0};
 	json_object_seed(0); /* reads /dev/urandom, which the sandbox would forbid */
 	int r = files_open(source, &files, e);
-	if (r == 0 && (r = sandbox_enter(bytes_of(&files), e)) == 0 && (r = read_checkpoint(&files, &c, e)) == 0 &&
-	    (r = plan_make(&c, &p, e)) == 0)
+	if (r == 0)
+		r = sandbox_enter(bytes_of(&files), e);
+	if (r == 0 && !files.folder && image_is(&files.list[0]))
+		r = image_copy(image_fd, set_id, &files.list[0], say_progress, status_fd, e);
+	else if (r == 0 && (r = read_checkpoint(&files, &c, e)) == 0 && (r = plan_make(&c, &p, e)) == 0)
 		r = image_write(image_fd, set_id, &c, &files, &p, say_progress, status_fd, e);
 	plan_done(&p);
 	checkpoint_done(&c);

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""falconctl on a terminal: chat, top, progress, colours. $FALCOND_SOCKET names a falcond with the bundled model; ./falconctl is run."""
+import fcntl
+import json
+import os
+import pathlib
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+import unittest
+
+
+class Terminal:
+    """A program in a pseudo-terminal of 100 columns."""
+
+    def __init__(self, *arguments, **environment):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.environ.update(TERM="xterm", LC_ALL="C.UTF-8", **environment)
+            os.execv("./falconctl", ["falconctl", *arguments])
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+        self.seen = ""
+
+    def expect(self, pattern, seconds=30):
+        """Waits until what was printed since the last call has this; returns what came before its end."""
+        end = time.monotonic() + seconds
+        while not (found := re.search(pattern, self.seen)):
+            ready, _, _ = select.select([self.fd], [], [], 0.1)
+            try:
+                self.seen += os.read(self.fd, 65536).decode(errors="replace") if ready else ""
+            except OSError:
+                raise AssertionError(f"it ended without {pattern!r}: {self.seen!r}") from None
+            if time.monotonic() > end:
+                raise AssertionError(f"no {pattern!r} in {self.seen!r}")
+        before, self.seen = self.seen[:found.end()], self.seen[found.end():]
+        return before
+
+    def type(self, text):
+        os.write(self.fd, text.encode())
+
+    def end(self):
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            ready, _, _ = select.select([self.fd], [], [], 0.05)
+            try:
+                if ready:
+                    self.seen += os.read(self.fd, 65536).decode(errors="replace")
+            except OSError:
+                pass
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                os.close(self.fd)
+                return os.waitstatus_to_exitcode(status)
+        os.kill(self.pid, signal.SIGKILL)
+        raise AssertionError(f"it does not end: {self.seen!r}")
+
+
+def sessions():
+    return json.loads(subprocess.run(["./falconctl", "sessions", "--json"], check=True, capture_output=True).stdout)["sessions"]
+
+
+class Chat(unittest.TestCase):
+    def setUp(self):
+        self.home = os.environ["TEST_HOME"]
+
+    def test_a_conversation_goes_on_until_it_is_quit(self):
+        t = Terminal("chat", "--temp", "0", "-n", "8", HOME=self.home, XDG_STATE_HOME="")
+        t.expect("> ")
+        t.type("Once upon a time\n")
+        self.assertRegex(t.expect(r"\n> "), "there lived")
+        (session,) = sessions()
+        t.type("The king\n")
+        t.expect(r"The king\r\n[^>]+\n> ")
+        self.assertGreater(sessions()[0]["n_tokens"], session["n_tokens"])
+        t.type("/new\n")
+        t.expect("> ")
+        self.assertEqual(sessions(), [])
+        t.type("/quit\n")
+        self.assertEqual(t.end(), 0)
+        history = os.path.join(self.home, ".falconctl-history")
+        self.assertEqual(os.stat(history).st_mode & 0o777, 0o600)
+        self.assertIn("king", pathlib.Path(history).read_text())
+
+    def test_ctrl_c_stops_an_answer_and_not_the_conversation(self):
+        t = Terminal("chat", "--session", "kept", HOME=self.home)
+        t.expect("> ")
+        t.type("Once upon a time\n")
+        t.expect(r"time\r\n.{20}")
+        t.type("\x03")
+        t.expect("\n> ")
+        t.type("\x04")
+        self.assertEqual(t.end(), 0)
+        (session,) = sessions()
+        self.assertEqual((session["session"], session["state"]), ("kept", "idle"))
+        t = Terminal("chat", "--session", "kept", "-n", "3", HOME=self.home)
+        t.expect("> ")
+        t.type("And\n")
+        t.expect("\n> ")
+        t.type("\x04")
+        self.assertEqual(t.end(), 0)
+        self.assertGreater(sessions()[0]["n_tokens"], session["n_tokens"])
+        subprocess.run(["./falconctl", "drop", "kept"], check=True)
+
+    def test_in_a_pipe_standard_input_is_one_message(self):
+        said = subprocess.run(["./falconctl", "chat", "--temp", "0", "-n", "5"], input=b"Once upon a time\n", capture_output=True, check=True)
+        self.assertEqual((said.stdout[:6], said.stderr), (b" there", b""))
+        self.assertEqual(sessions(), [])
+
+
+class Screen(unittest.TestCase):
+    def test_top_shows_the_daemon_until_q(self):
+        run = subprocess.Popen(["./falconctl", "generate", "--session", "busy", "-n", "2000", "--ignore-eos", "Once"], stdout=subprocess.DEVNULL)
+        t = Terminal("top")
+        t.expect("tokens/s generated")
+        t.expect("SESSION")
+        t.expect("busy")
+        t.expect("[1-9][0-9]*.[0-9] ")  # a speed, after the first second
+        t.type("q")
+        self.assertEqual(t.end(), 0)
+        run.terminate()
+        run.wait()
+        subprocess.run(["./falconctl", "drop", "busy"], check=True)
+
+    def test_a_long_prompt_shows_how_far_it_is_read_on_a_terminal_alone(self):
+        prompt = "It was a dark night. " * 60
+        t = Terminal("generate", "-n", "1", prompt)
+        t.expect(r"reading the prompt: \d+ of \d+ tokens")
+        t.expect("\x1b\\[K")
+        self.assertEqual(t.end(), 0)
+        said = subprocess.run(["./falconctl", "generate", "-n", "1", prompt], capture_output=True, check=True, stdin=subprocess.DEVNULL)
+        self.assertEqual(said.stderr, b"")
+
+    def test_packing_shows_its_progress(self):
+        image = os.environ["TEST_HOME"] + "/image"
+        t = Terminal("pack", os.environ["srcdir"] + "/models/falcon-tales.Q8_0.gguf", image)
+        t.expect(r"packing .*: \d+ %")
+        self.assertEqual(t.end(), 0)
+        again = subprocess.run(["./falconctl", "run", image, "Once upon a time", "-n", "4", "--temp", "0"], capture_output=True, check=True,
+                               stdin=subprocess.DEVNULL)
+        self.assertTrue(again.stdout.startswith(b" there lived"))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
