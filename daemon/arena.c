@@ -14,11 +14,14 @@
 
 void arena_init(struct arena *a, int fd, const struct pages_header *h)
 {
-	*a = (struct arena){.fd = fd, .payload_offset = h->payload_offset, .stride = h->stride, .n_pages = h->n_pages,
-			    .n_free = h->n_pages};
+	*a = (struct arena){.fd = fd, .heads_offset = h->heads_offset, .payload_offset = h->payload_offset, .stride = h->stride,
+			    .n_pages = h->n_pages, .n_free = h->n_pages};
 	a->free = xcalloc(h->n_pages, sizeof *a->free);
 	a->refs = xcalloc(h->n_pages, sizeof *a->refs);
 	a->pins = xcalloc(h->n_pages, sizeof *a->pins);
+	a->keep = xcalloc(h->n_pages, sizeof *a->keep);
+	a->links = xcalloc(h->n_pages + 1, sizeof *a->links);
+	a->links[h->n_pages] = (struct arena_link){.before = h->n_pages, .after = h->n_pages};
 	for (uint32_t i = 0; i < h->n_pages; i++)
 		a->free[i] = h->n_pages - 1 - i; /* low pages are taken first */
 }
@@ -28,24 +31,9 @@ void arena_done(struct arena *a)
 	free(a->free);
 	free(a->refs);
 	free(a->pins);
+	free(a->keep);
+	free(a->links);
 	*a = (struct arena){.fd = -1};
-}
-
-bool arena_take(struct arena *a, uint32_t *ret_page)
-{
-	if (a->n_free == 0)
-		return false;
-	uint32_t page = a->free[--a->n_free];
-	CHECK(a->refs[page] == 0);
-	a->refs[page] = 1;
-	*ret_page = page;
-	return true;
-}
-
-void arena_share(struct arena *a, uint32_t page)
-{
-	CHECK(page < a->n_pages && a->refs[page] > 0);
-	a->refs[page]++;
 }
 
 static off_t offset_of(const struct arena *a, uint32_t page)
@@ -74,10 +62,72 @@ void arena_adopt(struct arena *a, const uint32_t *refs)
 	}
 }
 
+/* Puts a page at the end of the ring of kept ones, and takes it out. */
+static void link_kept(struct arena *a, uint32_t page)
+{
+	struct arena_link *head = &a->links[a->n_pages];
+	a->links[page] = (struct arena_link){.before = head->before, .after = a->n_pages};
+	a->links[head->before].after = page;
+	head->before = page;
+	a->n_kept++;
+	a->n_free++;
+}
+
+static void unlink_kept(struct arena *a, uint32_t page)
+{
+	struct arena_link *at = &a->links[page];
+	a->links[at->before].after = at->after;
+	a->links[at->after].before = at->before;
+	a->n_kept--;
+	a->n_free--;
+}
+
+static uint32_t take_kept(struct arena *a)
+{
+	uint32_t page = a->links[a->n_pages].after;
+	unlink_kept(a, page);
+	a->keep[page] = false;
+	a->lose(a->arg, page);
+	punch(a, page, 1);
+	return page;
+}
+
+bool arena_take(struct arena *a, uint32_t *ret_page)
+{
+	if (a->n_free == 0)
+		return false;
+	uint32_t page = a->n_free > a->n_kept ? a->free[--a->n_free - a->n_kept] : take_kept(a);
+	CHECK(a->refs[page] == 0);
+	a->refs[page] = 1;
+	*ret_page = page;
+	return true;
+}
+
+void arena_keep(struct arena *a, uint32_t page)
+{
+	CHECK(page < a->n_pages && a->refs[page] > 0);
+	a->keep[page] = true;
+}
+
+void arena_share(struct arena *a, uint32_t page)
+{
+	CHECK(page < a->n_pages && (a->refs[page] > 0 || a->keep[page]));
+	if (a->refs[page]++ > 0)
+		return;
+	if (a->pins[page] > 0)
+		a->n_held--;
+	else
+		unlink_kept(a, page);
+}
+
 /* Nobody holds the page and nobody pins it. */
 static void give_back(struct arena *a, uint32_t page)
 {
-	a->free[a->n_free++] = page;
+	if (a->keep[page]) {
+		link_kept(a, page);
+		return;
+	}
+	a->free[a->n_free++ - a->n_kept] = page;
 	punch(a, page, 1);
 }
 
@@ -90,6 +140,22 @@ void arena_drop(struct arena *a, uint32_t page)
 		a->n_held++;
 	else
 		give_back(a, page);
+}
+
+static off_t head_of(const struct arena *a, uint32_t page)
+{
+	return (off_t)(a->heads_offset + sizeof(struct pages_head) * page);
+}
+
+bool arena_read_head(const struct arena *a, uint32_t page, struct pages_head *ret_head)
+{
+	return pread(a->fd, ret_head, sizeof *ret_head, head_of(a, page)) == sizeof *ret_head;
+}
+
+void arena_write_head(const struct arena *a, uint32_t page, const struct pages_head *head)
+{
+	if (pwrite(a->fd, head, sizeof *head, head_of(a, page)) != sizeof *head)
+		log_warning("cannot write what page %u holds: %s", page, strerror(errno));
 }
 
 void arena_pin(struct arena *a, uint32_t page)

@@ -22,7 +22,7 @@ static uint64_t cached(const struct server *s) { return s->sessions.cached; }
 static uint64_t restarts(const struct server *s) { return s->supervisor->restarts; }
 static uint64_t ready(const struct server *s) { return s->supervisor->is_ready; }
 static uint64_t sessions(const struct server *s) { return s->sessions.n_sessions; }
-static uint64_t waiting(const struct server *s) { return s->sessions.n_waiting; }
+static uint64_t waiting(const struct server *s) { return s->sessions.n_waiting + s->sessions.n_following; }
 static uint64_t pages(const struct server *s) { return s->arena.n_pages; }
 static uint64_t pages_free(const struct server *s) { return s->arena.n_free; }
 static uint64_t page_bytes(const struct server *s) { return s->store->arena.stride; }
@@ -66,7 +66,7 @@ static const struct metric {
 	{"falcond_generated_tokens_total", COUNTER, "tokens that were generated", generated, 0},
 	{"falcond_sessions", GAUGE, "sessions that there are", sessions, 0},
 	{"falcond_sessions_running", GAUGE, "sessions that generate or read their prompt", running, 0},
-	{"falcond_sessions_waiting", GAUGE, "sessions that wait for pages", waiting, 0},
+	{"falcond_sessions_waiting", GAUGE, "sessions that wait for pages, or for what another one computes for both", waiting, 0},
 	{"falcond_requests_open", GAUGE, "requests that wait for their reply", requests, 0},
 	{"falcond_pages", GAUGE, "pages of keys and values, 32 tokens each, that fit the memory", pages, 0},
 	{"falcond_pages_free", GAUGE, "pages that nobody holds", pages_free, 0},

@@ -11,6 +11,7 @@
 #include "base/hooks.h"
 #include "daemon/ops.h"
 #include "daemon/pressure.h"
+#include "daemon/share.h"
 
 static uint64_t draw_seed(void)
 {
@@ -19,12 +20,15 @@ static uint64_t draw_seed(void)
 	return seed >> 11; /* 53 bits: JSON readers that know doubles alone can hold it */
 }
 
-/* What a run needs, held against the limits. 0, or -1 and the request has been answered. */
-static int admit(struct request *q, const struct session *s, uint32_t n_tokens, uint32_t n_kv, uint64_t n_end)
+/*
+ * What a run needs, held against the limits. s: NULL if it is still to be made. Of its tokens n_kv are known, and of its pages
+ * n_held are there. 0, or -1 and the request has been answered.
+ */
+static int admit(struct request *q, const struct session *s, uint32_t n_tokens, uint32_t n_kv, uint32_t n_held, uint64_t n_end)
 {
 	struct server *server = q->server;
 	const struct config *c = server->config;
-	uint32_t context = server->sessions.board.header->n_context, held = s != NULL && !s->releasing ? s->n_pages : 0;
+	uint32_t context = server->sessions.board.header->n_context;
 	uint64_t queued = q->owner->queued + (n_tokens - n_kv), most = n_end < context ? n_end : context;
 	if (n_tokens > context) {
 		request_failf(q, IPC_CONTEXT_FULL, "send less, or take a model with a longer context", "%u tokens, the context has %u",
@@ -43,7 +47,7 @@ static int admit(struct request *q, const struct session *s, uint32_t n_tokens, 
 			      (unsigned long long)(q->owner->pages + run_pages((uint32_t)most)), (unsigned long long)c->limits.pages);
 		return -1;
 	}
-	uint32_t need = run_pages(n_tokens) > held ? run_pages(n_tokens) - held : 0;
+	uint32_t need = run_pages(n_tokens) > n_held ? run_pages(n_tokens) - n_held : 0;
 	if (need > server->arena.n_free && (server->sessions.n_waiting > 0 || need > pressure_available(&server->sessions, s))) {
 		request_failf(q, IPC_NO_MEMORY, "try again when other runs have ended",
 			      "the prompt needs %u pages of keys and values, and running sessions hold nearly all", need);
@@ -82,6 +86,11 @@ static void add_stop(struct board_record *r, const struct template *p)
 	memcpy(r->stops[r->n_stops++], p->stop, strlen(p->stop));
 }
 
+static enum board_priority priority_of(const struct ipc_request *in)
+{
+	return strcmp(in->priority.data, "batch") == 0 ? BOARD_BATCHED : BOARD_INTERACTIVE;
+}
+
 /* Sampling parameters of the request into the session's record; those that an append leaves out stay. 0 or -1. */
 static int set_params(struct request *q, const struct session *s)
 {
@@ -112,7 +121,7 @@ static int set_params(struct request *q, const struct session *s)
 	TAKE(seed, SEED)
 #undef TAKE
 	if (all || ipc_has(in, IPC_F_PRIORITY))
-		r->priority = strcmp(in->priority.data, "batch") == 0 ? BOARD_BATCHED : BOARD_INTERACTIVE;
+		r->priority = priority_of(in);
 	if (all && !ipc_has(in, IPC_F_SEED))
 		p->seed = draw_seed();
 	if (all || ipc_has(in, IPC_F_STOP)) {
@@ -191,7 +200,11 @@ static void generate(struct request *q)
 		request_fail(q, &q->error);
 		return;
 	}
-	if (answered(q, &q->in.session) || admit(q, NULL, n, 0, (uint64_t)n + q->in.n) < 0 || ops_make_room(q, NULL) < 0)
+	if (answered(q, &q->in.session))
+		return;
+	struct share h = share_find(t, q->owner, priority_of(&q->in), q->ids.data, n);
+	uint32_t held = h.n_coming > 0 ? h.n_coming : h.n_live;
+	if (admit(q, NULL, n, share_tokens(&h), held, (uint64_t)n + q->in.n) < 0 || ops_make_room(q, NULL) < 0)
 		return;
 	struct session *s = make_session(q, &q->in.session);
 	struct board_record *r = board_record(&t->board, s->slot);
@@ -204,10 +217,11 @@ static void generate(struct request *q)
 	s->n_given = s->n_tokens = n;
 	s->n_end = n + q->in.n;
 	s->first_given = s->first_cursor = n;
+	s->n_cached = s->first_cached = share_tokens(&h);
 	s->first_seed = r->params.seed;
 	metrics_run_begins(s);
 	run_start(t, s);
-	reply_run(q, s, n, 0, r->params.seed);
+	reply_run(q, s, n, s->n_cached, r->params.seed);
 }
 
 void op_generate(struct request *q)
@@ -261,7 +275,7 @@ static void append(struct request *q)
 	}
 	uint32_t n = ipc_has(&q->in, IPC_F_N) ? q->in.n : s->n_end - s->n_given;
 	uint32_t n_kv = s->releasing ? 0 : s->n_kv, known = session_known(s);
-	if (!may_append(q, s) || admit(q, s, end, known, (uint64_t)end + n) < 0 || set_params(q, s) < 0)
+	if (!may_append(q, s) || admit(q, s, end, known, s->releasing ? 0 : s->n_pages, (uint64_t)end + n) < 0 || set_params(q, s) < 0)
 		return;
 	set_flags(q, s);
 	write_log(q, s, q->in.at);
@@ -322,7 +336,7 @@ void op_fork(struct request *q)
 		return;
 	}
 	bool running = session_running(donor) && !donor->cancelling;
-	if (running && admit(q, NULL, donor->n_tokens, donor->releasing ? 0 : donor->n_kv, donor->n_end) < 0)
+	if (running && admit(q, NULL, donor->n_tokens, donor->releasing ? 0 : donor->n_kv, 0, donor->n_end) < 0)
 		return;
 	if (ops_make_room(q, donor) < 0)
 		return;
@@ -344,7 +358,7 @@ static void score(struct request *q)
 		request_fail(q, &q->error);
 		return;
 	}
-	if (answered(q, &unnamed) || admit(q, NULL, n, 0, n) < 0 || ops_make_room(q, NULL) < 0)
+	if (answered(q, &unnamed) || admit(q, NULL, n, 0, 0, n) < 0 || ops_make_room(q, NULL) < 0)
 		return;
 	struct session *s = make_session(q, &unnamed);
 	struct board_record *r = board_record(&t->board, s->slot);

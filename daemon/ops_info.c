@@ -36,8 +36,9 @@ static json_t *states_json(const struct server *s, const struct owner *o, bool a
 	TAILQ_FOREACH (at, &s->sessions.active, active)
 		if (!at->dropped && (admin || at->owner == o))
 			n[at->state]++;
-	uint32_t all = admin ? s->sessions.n_sessions : o->sessions, busy = n[SESSION_RUNNING] + n[SESSION_PAUSED] + n[SESSION_WAITING];
-	return json_pack("{s:I,s:I,s:I,s:I}", "running", (json_int_t)n[SESSION_RUNNING], "waiting", (json_int_t)n[SESSION_WAITING], "paused",
+	uint32_t all = admin ? s->sessions.n_sessions : o->sessions, waiting = n[SESSION_WAITING] + n[SESSION_FOLLOWING],
+		 busy = n[SESSION_RUNNING] + n[SESSION_PAUSED] + waiting;
+	return json_pack("{s:I,s:I,s:I,s:I}", "running", (json_int_t)n[SESSION_RUNNING], "waiting", (json_int_t)waiting, "paused",
 			 (json_int_t)n[SESSION_PAUSED], "idle", (json_int_t)(all > busy ? all - busy : 0));
 }
 
@@ -58,8 +59,8 @@ json_t *ops_status_json(const struct server *s, const struct owner *o, bool admi
 							   (json_int_t)v->guilties));
 		json_object_set_new(r, "batch", json_integer(atomic_load_explicit(&h->step, memory_order_relaxed) & 1 ? batch : 0));
 		json_object_set_new(r, "batch_max", json_integer(atomic_load_explicit(&h->batch_max, memory_order_relaxed)));
-		json_object_set_new(r, "pages", json_pack("{s:I,s:I}", "total", (json_int_t)s->arena.n_pages, "free",
-							  (json_int_t)s->arena.n_free));
+		json_object_set_new(r, "pages", json_pack("{s:I,s:I,s:I}", "total", (json_int_t)s->arena.n_pages, "free",
+							  (json_int_t)s->arena.n_free, "kept", (json_int_t)s->arena.n_kept));
 		if (s->spill.enabled)
 			json_object_set_new(r, "state", json_pack("{s:I,s:I,s:I,s:s}", "written", (json_int_t)s->spill.written, "read",
 								  (json_int_t)s->spill.read, "failed",

@@ -1,24 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/pressure.h"
 
-/* Pages that dropping this session's table would free. */
-static uint32_t exclusive(const struct sessions *t, const struct session *s)
+#include <stdlib.h>
+
+#include "base/mem.h"
+
+/* How many of the tables that are to be dropped hold each page. [n_pages], the caller frees it. */
+static uint32_t *tally_new(const struct sessions *t)
+{
+	return xcalloc(t->arena->n_pages, sizeof(uint32_t));
+}
+
+/* Counts this session's table as one to be dropped. Returns the pages that nobody else holds then. */
+static uint32_t tally(const struct sessions *t, const struct session *s, uint32_t *seen)
 {
 	const uint32_t *table = board_table(&t->board, s->slot);
 	uint32_t n = 0;
 	for (uint32_t i = 0; i < s->n_pages; i++)
-		n += table[i] < t->arena->n_pages && arena_exclusive(t->arena, table[i]);
+		n += table[i] < t->arena->n_pages && ++seen[table[i]] == t->arena->refs[table[i]];
 	return n;
 }
 
 /* Pages on their way: of sessions that the engine has been asked to let go of, and those that a thread still writes to a file. */
-static uint32_t pending(const struct sessions *t)
+static uint32_t pending(const struct sessions *t, uint32_t *seen)
 {
 	const struct session *s;
 	uint32_t n = t->arena->n_held;
 	TAILQ_FOREACH (s, &t->active, active)
 		if (s->releasing)
-			n += exclusive(t, s);
+			n += tally(t, s, seen);
 	return n;
 }
 
@@ -27,19 +37,33 @@ static bool gives(const struct session *s, enum session_state state, const struc
 	return s != to && s->state == state && s->n_pages > 0 && !s->releasing && !s->loading;
 }
 
-/* Takes pages of sessions in this state, least recently used first, until `have` reaches `need`. Returns what there is then. */
-static uint32_t take_from(struct sessions *t, enum session_state state, const struct session *to, uint32_t have, uint32_t need)
+struct gain {
+	uint32_t *seen;
+	uint32_t have; /* pages that are free, or will be */
+};
+
+/* Drops the session's pages: at once if no engine may hold them, else once it has let go of them. */
+static void take(struct sessions *t, struct session *s, struct gain *g)
 {
-	for (struct session *s = TAILQ_FIRST(&t->used), *next; s != NULL && have < need; s = next) {
+	const struct arena *a = t->arena;
+	uint32_t before = a->n_free + a->n_held;
+	if (s->published)
+		g->have += tally(t, s, g->seen);
+	run_release(t, s);
+	g->have += a->n_free + a->n_held - before;
+}
+
+/* Takes pages of sessions in this state, least recently used first, until there will be enough. */
+static void take_from(struct sessions *t, enum session_state state, const struct session *to, uint32_t need, struct gain *g)
+{
+	for (struct session *s = TAILQ_FIRST(&t->used), *next; s != NULL && g->have < need; s = next) {
 		next = TAILQ_NEXT(s, use);
 		if (!gives(s, state, to))
 			continue;
-		have += exclusive(t, s);
 		if (t->save != NULL)
 			t->save(t->arg, s);
-		run_release(t, s);
+		take(t, s, g);
 	}
-	return have;
 }
 
 /* The run that began last among those that may be stopped for s, or NULL. */
@@ -53,37 +77,40 @@ static struct session *youngest_after(const struct sessions *t, const struct ses
 	return youngest;
 }
 
-static uint32_t take_unused(struct sessions *t, const struct session *to, uint32_t need)
+static void take_unused(struct sessions *t, const struct session *to, uint32_t need, struct gain *g)
 {
-	uint32_t have = t->arena->n_free;
-	if (have < need)
-		have += pending(t);
-	have = take_from(t, SESSION_IDLE, to, have, need);
-	return take_from(t, SESSION_PAUSED, to, have, need);
+	*g = (struct gain){.seen = tally_new(t), .have = t->arena->n_free};
+	g->have += pending(t, g->seen);
+	take_from(t, SESSION_IDLE, to, need, g);
+	take_from(t, SESSION_PAUSED, to, need, g);
 }
 
 void pressure_relieve(struct sessions *t, struct session *s, uint32_t need)
 {
-	uint32_t have = take_unused(t, s, need);
-	for (struct session *victim; s->starved && have == 0 && (victim = youngest_after(t, s)) != NULL;) {
-		have += exclusive(t, victim);
-		run_release(t, victim);
-	}
+	struct gain g;
+	take_unused(t, s, need, &g);
+	for (struct session *victim; s->starved && g.have == 0 && (victim = youngest_after(t, s)) != NULL;)
+		take(t, victim, &g);
+	free(g.seen);
 }
 
 bool pressure_make_room(struct sessions *t, struct session *s, uint32_t need)
 {
-	if (t->arena->n_free < need)
-		take_unused(t, s, need);
+	struct gain g;
+	if (t->arena->n_free < need) {
+		take_unused(t, s, need, &g);
+		free(g.seen);
+	}
 	return t->arena->n_free >= need;
 }
 
 uint32_t pressure_available(const struct sessions *t, const struct session *s)
 {
 	const struct session *at;
-	uint32_t n = t->arena->n_free + pending(t);
+	uint32_t *seen = tally_new(t), n = t->arena->n_free + pending(t, seen);
 	TAILQ_FOREACH (at, &t->used, use)
 		if (gives(at, SESSION_IDLE, s) || gives(at, SESSION_PAUSED, s))
-			n += exclusive(t, at);
+			n += tally(t, at, seen);
+	free(seen);
 	return n;
 }

@@ -6,6 +6,7 @@
  *	RUNNING   want is RUN, or CANCEL (cancelling)
  *	PAUSED    published: want is PAUSE; not published: its pages were taken meanwhile
  *	WAITING   not published, or releasing: it is published again when there are pages, filled from its file if it has one
+ *	FOLLOWING not published and without pages: another session computes the beginning of its text (daemon/share.h)
  *
  * `releasing` goes beside any of them: want is CLOSE, and the pages stay taken until the engine has answered CLOSED or has been
  * reaped. A session whose pages were taken goes on as a new run of the same text: n_given stays, n_from is all that the log
@@ -21,6 +22,7 @@
 #include "base/clock.h"
 #include "base/hooks.h"
 #include "daemon/pressure.h"
+#include "daemon/share.h"
 
 static void wake(const struct sessions *t)
 {
@@ -54,6 +56,8 @@ static void set_state(struct sessions *t, struct session *s, enum session_state 
 {
 	t->n_waiting -= s->state == SESSION_WAITING;
 	t->n_waiting += state == SESSION_WAITING;
+	t->n_following -= s->state == SESSION_FOLLOWING;
+	t->n_following += state == SESSION_FOLLOWING;
 	s->state = state;
 	if (state != SESSION_IDLE)
 		activate(t, s);
@@ -64,7 +68,8 @@ static void account(struct session *s)
 {
 	bool running = session_running(s) && !s->dropped;
 	uint64_t reserved = running ? run_pages(s->n_end > s->n_tokens ? s->n_end : s->n_tokens) : 0;
-	uint64_t queued = running && s->n_tokens > s->n_kv + 1 ? s->n_tokens - s->n_kv : 0;
+	uint32_t known = s->state == SESSION_FOLLOWING ? s->n_coming * PAGE_TOKENS : s->n_kv;
+	uint64_t queued = running && s->n_tokens > known + 1 ? s->n_tokens - known : 0;
 	s->owner->pages += reserved - s->reserved;
 	s->owner->queued += queued - s->queued;
 	s->reserved = reserved;
@@ -107,7 +112,7 @@ static void drop_pages(struct sessions *t, struct session *s)
 		if (page < t->arena->n_pages && t->arena->refs[page] > 0)
 			arena_drop(t->arena, page);
 	}
-	s->n_kv = 0;
+	s->n_kv = s->n_shared = 0;
 }
 
 /* Writes the terms of the session's next run. They count from the store of `ready` on, which is the caller's. Returns the run. */
@@ -157,6 +162,11 @@ static void publish(struct sessions *t, struct session *s)
 	s->run = r->ready;
 	s->published = true;
 	s->cancelling = false;
+	if (s->is_new) {
+		s->owner->cached += s->n_kv;
+		t->cached += s->n_kv;
+	}
+	s->is_new = false;
 	stopping_place("falcond.publish.record");
 	set_state(t, s, SESSION_RUNNING);
 	if (s->flags & BOARD_SCORE)
@@ -185,6 +195,41 @@ bool run_take_pages(struct sessions *t, struct session *s, uint32_t n_kv)
 	return true;
 }
 
+/* What others have of the session's text, if it has none itself and its file has less. */
+static struct share shared(const struct sessions *t, const struct session *s)
+{
+	const struct share none = {0};
+	if (s->n_pages > 0 || s->releasing || (s->flags & BOARD_SCORE))
+		return none;
+	struct share h = share_find(t, s->owner, board_record(&t->board, s->slot)->priority, board_log(&t->board, s->slot), s->n_tokens);
+	return share_tokens(&h) > s->disk_kv ? h : none;
+}
+
+/* Publishes a session, for which there is room, or lets it follow another. */
+static void begin(struct sessions *t, struct session *s, const struct share *h)
+{
+	if (h->leader != NULL) {
+		share_follow(s, h);
+		set_state(t, s, SESSION_FOLLOWING);
+		return;
+	}
+	if (h->n_pages > 0)
+		share_take(t, s, h->n_pages);
+	publish(t, s);
+}
+
+/* Whether some that followed do not any more: from now on they wait for pages alone. */
+static bool leave_leaders(struct sessions *t)
+{
+	struct session *s;
+	uint32_t before = t->n_following;
+	if (before > 0)
+		TAILQ_FOREACH (s, &t->active, active)
+			if (s->state == SESSION_FOLLOWING && !share_waits(t, s))
+				set_state(t, s, SESSION_WAITING);
+	return t->n_following != before;
+}
+
 /* Publishes what waits for pages, the earliest begun first, while there are enough. */
 static void start_waiting(struct sessions *t)
 {
@@ -194,13 +239,16 @@ static void start_waiting(struct sessions *t)
 			if (s->state == SESSION_WAITING && !s->releasing && !s->loading && !(restorable(t, s) && s->job != NULL) &&
 			    (first == NULL || s->started < first->started))
 				first = s;
-		uint32_t wanted = first == NULL ? 0 : pages_wanted(t, first);
-		if (first == NULL || !pressure_make_room(t, first, wanted > first->n_pages ? wanted - first->n_pages : 0))
+		if (first == NULL)
 			return;
-		if (restorable(t, first) && run_take_pages(t, first, first->disk_kv))
+		struct share h = shared(t, first);
+		uint32_t wanted = pages_wanted(t, first), held = first->n_pages + h.n_live;
+		if (h.leader == NULL && !pressure_make_room(t, first, wanted > held ? wanted - held : 0))
+			return;
+		if (share_tokens(&h) == 0 && restorable(t, first) && run_take_pages(t, first, first->disk_kv))
 			t->load(t->arg, first);
 		else
-			publish(t, first);
+			begin(t, first, &h);
 		account(first);
 	}
 }
@@ -210,6 +258,7 @@ void run_loaded(struct sessions *t, struct session *s, uint32_t n_kv)
 	CHECK(s->loading && s->n_pages >= run_pages(n_kv));
 	s->loading = false;
 	s->n_kv = n_kv;
+	share_restored(t, s);
 	if (s->state == SESSION_WAITING && !t->draining)
 		publish(t, s);
 	account(s);
@@ -230,22 +279,28 @@ void run_start(struct sessions *t, struct session *s)
 	CHECK(s->state == SESSION_IDLE && !s->dropped);
 	s->started = ++t->next_started;
 	s->finish = 0;
-	s->owner->cached += s->n_cached;
-	t->cached += s->n_cached;
+	s->is_new = true;
+	if (!s->releasing)
+		s->published = false; /* the engine has answered DONE to the last run */
+	struct share h = shared(t, s);
+	if (share_tokens(&h) > s->n_cached)
+		s->n_cached = share_tokens(&h);
 	commit(t, s);
-	if (s->releasing || s->loading || restorable(t, s)) {
+	if (s->releasing || s->loading || (share_tokens(&h) == 0 && restorable(t, s))) {
 		set_state(t, s, SESSION_WAITING);
 		start_waiting(t);
 	} else {
-		publish(t, s);
+		begin(t, s, &h);
 	}
 	account(s);
 }
 
-/* Pages have become free, or could be taken: those that run and lack some come first, then those that wait. */
+/*
+ * Pages have become free, or could be taken, or have been filled: those that run and lack some come first, then those that wait.
+ */
 static void settle(struct sessions *t)
 {
-	while (t->unsettled) {
+	while (leave_leaders(t) || t->unsettled) {
 		struct session *s;
 		t->unsettled = false;
 		TAILQ_FOREACH (s, &t->active, active)
@@ -309,7 +364,7 @@ void run_drop(struct sessions *t, struct session *s)
 	session_forget(t, s);
 	s->dropped = true;
 	t->gone(t->arg, s);
-	if (s->state == SESSION_WAITING)
+	if (s->state == SESSION_WAITING || s->state == SESSION_FOLLOWING)
 		set_state(t, s, SESSION_IDLE);
 	account(s);
 	if (!s->releasing)
@@ -378,6 +433,7 @@ static bool read_progress(struct sessions *t, struct session *s, bool *ret_moved
 	s->owner->prefill += computed > generated ? computed - generated : 0;
 	s->n_tokens = n_tokens;
 	s->n_kv = n_kv;
+	share_add(t, s);
 	return true;
 }
 
@@ -530,6 +586,7 @@ void run_adopt(struct sessions *t, struct session *s, const struct survey_sessio
 			drop_pages(t, s);
 		atomic_store_explicit(&t->board.words[s->slot].want, board_word(s->run, BOARD_NONE), memory_order_release);
 	}
+	share_add(t, s);
 	t->unsettled = true;
 	account(s);
 }

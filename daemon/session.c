@@ -18,6 +18,7 @@ static const uint32_t last_run = (1u << 24) - 16; /* a slot whose run numbers ar
 
 void sessions_init(struct sessions *t)
 {
+	prefix_init(&t->prefix, t->arena);
 	t->n_slots = t->board.header->n_slots;
 	t->slots = xcalloc(t->n_slots, sizeof *t->slots);
 	t->free_slots = xcalloc(t->n_slots, sizeof *t->free_slots);
@@ -52,6 +53,7 @@ void sessions_done(struct sessions *t)
 	free(t->free_slots);
 	free(t->by_name);
 	free(t->by_request);
+	prefix_done(&t->prefix);
 }
 
 /* Chains are per (owner, text). */
@@ -321,7 +323,7 @@ const char *session_where(const struct session *s)
 const char *session_state_name(const struct session *s)
 {
 	static const char *const names[] = {[SESSION_IDLE] = "idle", [SESSION_RUNNING] = "running", [SESSION_PAUSED] = "paused",
-					    [SESSION_WAITING] = "waiting"};
+					    [SESSION_WAITING] = "waiting", [SESSION_FOLLOWING] = "waiting"};
 	return names[s->state];
 }
 

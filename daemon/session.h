@@ -10,6 +10,7 @@
 
 #include "daemon/arena.h"
 #include "daemon/owner.h"
+#include "daemon/prefix.h"
 #include "daemon/scores.h"
 #include "daemon/stream.h"
 #include "shm/board.h"
@@ -22,6 +23,7 @@ enum session_state {
 	SESSION_RUNNING,
 	SESSION_PAUSED,  /* nobody reads it */
 	SESSION_WAITING, /* it goes on when there are pages for it */
+	SESSION_FOLLOWING, /* another session computes the beginning of its text (share.h) */
 	SESSION_STATES
 };
 
@@ -43,6 +45,7 @@ struct session {
 	bool releasing;            /* `want` is CLOSE: pages are ours again at CLOSED */
 	bool dropped;              /* freed at CLOSED; nobody finds it by name any more */
 	bool cancelling;
+	bool is_new;               /* nothing of its run was published yet */
 	bool starved;              /* it cannot go on without another page */
 	struct owner *owner;
 	char name[BOARD_NAME + 1], request[BOARD_REQUEST + 1];
@@ -54,6 +57,9 @@ struct session {
 	uint32_t n_tokens, n_kv;
 	uint32_t n_pages;          /* granted entries of the page table */
 	uint32_t n_cached;         /* tokens that needed no computing when the run began */
+	uint32_t n_shared;         /* full pages that have been put into the index, and the key of the last one */
+	struct prefix_key chain;
+	uint32_t leader, leader_run, n_coming; /* following: slot and run, until it has passed so many pages */
 	enum board_reason finish;  /* of the last run; 0: none */
 	uint32_t failed;           /* not 0: the engine died of it alone, twice: as the record says */
 	uint64_t started;          /* number of the run's beginning: lower goes first when pages are scarce */
@@ -87,6 +93,7 @@ TAILQ_HEAD(session_list, session);
 struct sessions {
 	struct board board;
 	struct arena *arena;
+	struct prefix prefix;       /* of the arena */
 	uint32_t n_vocab;
 	int wake_engine;            /* eventfd */
 	struct session **slots;     /* [n_slots], NULL: free */
@@ -97,7 +104,7 @@ struct sessions {
 	struct session **by_name, **by_request;
 	struct session_list used;   /* least recently used first */
 	struct session_list active;
-	uint32_t n_waiting;         /* SESSION_WAITING */
+	uint32_t n_waiting, n_following; /* SESSION_WAITING, SESSION_FOLLOWING */
 	bool draining;              /* no run is published any more */
 	bool unsettled;             /* pages may be had that could not before: run.c looks who needs some */
 	uint64_t next_started;

@@ -90,7 +90,7 @@ const struct ipc_op_info ipc_ops[IPC_OPS] = {
 		       "how likely the model finds each token; read by `next`, then to be dropped"},
 	[IPC_STATUS] = {"status", 0, 0,
 			"{ready, model, context, isa, threads, kv, batch_invariant, huge_share, engine:{pid, restarts, crashes, failed}, "
-			"tokens:{prefill, cached, decode}, batch, batch_max, pages:{total, free}, "
+			"tokens:{prefill, cached, decode}, batch, batch_max, pages:{total, free, kept}, "
 			"state:{written, read, failed, error}, sessions, states:{running, waiting, paused, idle}}",
 			"how the daemon is; others than administrators see health and their own counters"},
 	[IPC_DRAIN] = {"drain", 0, F(SPILL), "{sessions, saved}",

@@ -10,7 +10,8 @@
  *
  * Access: falcond creates the segment and never maps it; it copies with pread and pwrite and punches out what it frees.
  * falcond alone decides which session owns a page (the page tables on the board). The engine writes keys and values of
- * positions at or beyond a session's n_kv in pages that the session holds, and the head of a page that it has filled.
+ * positions at or beyond a session's n_kv in pages that the session holds, and the head of a page that it has filled; falcond writes
+ * the head of a page that it has filled from a file.
  */
 #ifndef FALCON_SHM_PAGES_H
 #define FALCON_SHM_PAGES_H

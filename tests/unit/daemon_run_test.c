@@ -18,7 +18,7 @@
 #include "daemon/run.h"
 #include "shm/segment.h"
 
-enum { SLOTS = 8, CONTEXT = 256, VOCAB = 16, PAGES = 8, STRIDE_BYTES = 4096 };
+enum { SLOTS = 8, CONTEXT = 256, VOCAB = 2000, PAGES = 8, STRIDE_BYTES = 4096 };
 
 struct fixture {
 	struct sessions t;
@@ -28,6 +28,7 @@ struct fixture {
 	int pages, board;
 	uint64_t size;
 	int changes;
+	int32_t n_begun;
 };
 
 static void changed(void *arg, struct session *s)
@@ -47,7 +48,7 @@ static int setup(void **state)
 	struct fixture *f = calloc(1, sizeof *f);
 	struct err e;
 	struct board_header h;
-	struct pages_header p = {.n_pages = PAGES, .payload_offset = 4096, .stride = STRIDE_BYTES};
+	struct pages_header p = {.n_pages = PAGES, .heads_offset = 1024, .payload_offset = 4096, .stride = STRIDE_BYTES};
 	void *base;
 	f->pages = segment_create("pages", 4096 + PAGES * STRIDE_BYTES, &e);
 	arena_init(&f->arena, f->pages, &p);
@@ -82,11 +83,20 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* A session of n prompt tokens that may have `more`; its run is started. */
+/* A session whose log, but for its first token, is that of all others. */
+static struct session *make(struct fixture *f, struct owner *o, const char *name, int32_t first)
+{
+	struct session *s = session_new(&f->t, o, name, strlen(name), name, strlen(name));
+	assert_non_null(s);
+	for (uint32_t i = 0; i < CONTEXT; i++)
+		board_log(&f->t.board, s->slot)[i] = i == 0 ? first : (int32_t)(i * i % VOCAB);
+	return s;
+}
+
+/* A session of n prompt tokens that may have `more`; its run is started. No other one's text begins as its. */
 static struct session *begin(struct fixture *f, const char *name, uint32_t n, uint32_t more)
 {
-	struct session *s = session_new(&f->t, f->owner, name, strlen(name), name, strlen(name));
-	assert_non_null(s);
+	struct session *s = make(f, f->owner, name, 1000 + f->n_begun++);
 	s->n_given = s->n_tokens = n;
 	s->n_end = n + more;
 	run_start(&f->t, s);
@@ -103,10 +113,13 @@ static uint32_t verb(const struct fixture *f, const struct session *s)
 	return board_low(want_of(f, s));
 }
 
-/* The engine says how far the session's run is. */
+/* The engine says how far the session's run is, and has written the heads of the pages that are full. */
 static void say(struct fixture *f, const struct session *s, enum board_is is, uint32_t n_kv, uint32_t n_tokens)
 {
 	struct board_words *w = &f->t.board.words[s->slot];
+	const int32_t *log = board_log(&f->t.board, s->slot);
+	for (uint32_t i = 0; i < s->n_pages && i < n_kv / PAGE_TOKENS; i++)
+		arena_write_head(&f->arena, board_table(&f->t.board, s->slot)[i], (const void *)(log + i * PAGE_TOKENS));
 	atomic_store(&w->progress, board_progress(n_kv, n_tokens));
 	atomic_store(&w->reason, BOARD_LENGTH);
 	atomic_store(&w->is, board_word(board_run(want_of(f, s)), is));
@@ -274,7 +287,7 @@ static void the_oldest_run_takes_pages_of_the_youngest_which_goes_on_later(void 
 	const struct board_record *r = board_record(&f->t.board, b->slot);
 	assert_int_equal(r->n_given, 4);
 	assert_int_equal(r->n_from, 96);
-	assert_int_equal(r->kv_from, 0);
+	assert_int_equal(r->kv_from, 32); /* nobody wanted its first page */
 	assert_int_equal(b->n_end, 204);
 }
 
@@ -299,6 +312,293 @@ static void a_fork_shares_full_pages_and_copies_the_tail(void **state)
 	assert_string_equal(copied, written);
 	run_drop(&f->t, b);
 	assert_int_equal(f->arena.refs[from[0]], 1);
+}
+
+/* As begin(), but the text is that of all others that share_text() begins. */
+static struct session *share_text(struct fixture *f, struct owner *o, const char *name, uint32_t n, uint32_t more)
+{
+	struct session *s = make(f, o, name, 1);
+	s->n_given = s->n_tokens = n;
+	s->n_end = n + more;
+	run_start(&f->t, s);
+	return s;
+}
+
+/* Whether the sessions have the first n pages in common. */
+static bool same_pages(const struct fixture *f, const struct session *a, const struct session *b, uint32_t n)
+{
+	return memcmp(board_table(&f->t.board, a->slot), board_table(&f->t.board, b->slot), n * sizeof(uint32_t)) == 0;
+}
+
+static void a_run_takes_the_full_pages_of_one_that_still_generates(void **state)
+{
+	struct fixture *f = *state;
+	struct session *a = share_text(f, f->owner, "a", 40, 60);
+	say(f, a, BOARD_RUNNING, 70, 71);
+	run_scan(&f->t);
+	struct session *b = share_text(f, f->owner, "b", 70, 10);
+	assert_int_equal(b->state, SESSION_RUNNING);
+	assert_true(same_pages(f, a, b, 2));
+	assert_int_equal(b->n_kv, 64);
+	assert_int_equal(b->n_cached, 64);
+	assert_int_equal(board_record(&f->t.board, b->slot)->kv_from, 64);
+	assert_int_equal(f->t.cached, 64);
+	assert_int_equal(f->owner->queued, 6);
+	run_drop(&f->t, a);
+	say_closed(f, a);
+	run_scan(&f->t);
+	assert_int_equal(f->arena.refs[board_table(&f->t.board, b->slot)[0]], 1);
+}
+
+static void the_last_token_of_a_prompt_is_never_taken_from_others(void **state)
+{
+	struct fixture *f = *state;
+	struct session *a = share_text(f, f->owner, "a", 64, 4);
+	say(f, a, BOARD_RUNNING, 64, 65);
+	run_scan(&f->t);
+	assert_int_equal(share_text(f, f->owner, "b", 64, 4)->n_kv, 32);
+	assert_int_equal(share_text(f, f->owner, "c", 65, 4)->n_kv, 64);
+}
+
+static void another_owners_text_is_not_there(void **state)
+{
+	struct fixture *f = *state;
+	struct owner *other = owner_get(&f->owners, 1001);
+	struct session *a = share_text(f, f->owner, "a", 70, 4);
+	struct session *early = share_text(f, other, "early", 70, 4);
+	assert_int_equal(early->state, SESSION_RUNNING); /* does not wait for a, which computes the same */
+	say(f, a, BOARD_RUNNING, 70, 71);
+	run_scan(&f->t);
+	run_drop(&f->t, early);
+	say_closed(f, early);
+	run_scan(&f->t);
+	struct session *late = share_text(f, other, "late", 70, 4);
+	assert_int_equal(late->n_kv, 0);
+	assert_int_equal(late->n_cached, 0);
+}
+
+static void those_that_arrive_together_wait_for_the_first_and_hold_one_copy(void **state)
+{
+	struct fixture *f = *state;
+	struct session *lead = share_text(f, f->owner, "lead", 100, 4), *follow[3];
+	for (int i = 0; i < 3; i++) {
+		follow[i] = share_text(f, f->owner, (char[2]){(char)('a' + i)}, 98, 30);
+		assert_int_equal(follow[i]->state, SESSION_FOLLOWING);
+		assert_int_equal(follow[i]->n_cached, 96);
+		assert_int_equal(follow[i]->n_pages, 0);
+		assert_int_equal(verb(f, follow[i]), BOARD_NONE);
+	}
+	assert_int_equal(f->owner->queued, 100 + 3 * 2);
+	say(f, lead, BOARD_RUNNING, 64, 100);
+	run_scan(&f->t);
+	assert_int_equal(follow[0]->state, SESSION_FOLLOWING);
+	say(f, lead, BOARD_RUNNING, 96, 100);
+	run_scan(&f->t);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(follow[i]->state, SESSION_RUNNING);
+		assert_int_equal(follow[i]->n_kv, 96);
+		assert_true(same_pages(f, lead, follow[i], 3));
+		assert_int_equal(verb(f, follow[i]), BOARD_RUN);
+	}
+	assert_int_equal(f->arena.n_free, PAGES - 3 - 4);
+	assert_int_equal(f->t.cached, 3 * 96);
+	assert_int_equal(f->owner->prefill, 96);
+}
+
+enum end { CANCELLED, PAUSED, DROPPED, FAILED, ENDS };
+
+static void end_leader(struct fixture *f, struct session *s, enum end how)
+{
+	switch (how) {
+	case CANCELLED:
+		run_cancel(&f->t, s);
+		say(f, s, BOARD_DONE, 40, 100);
+		break;
+	case PAUSED:
+		run_pause(&f->t, s);
+		say(f, s, BOARD_PAUSED, 40, 100);
+		break;
+	case DROPPED:
+		run_drop(&f->t, s);
+		say_closed(f, s);
+		break;
+	default:
+		run_fail(&f->t, s, 11);
+		break;
+	}
+	run_scan(&f->t);
+}
+
+static void when_the_first_ends_early_the_next_goes_on_from_where_it_was(void **state)
+{
+	for (int how = 0; how < ENDS; how++) {
+		void *fixture;
+		setup(&fixture);
+		struct fixture *f = fixture;
+		struct session *lead = share_text(f, f->owner, "lead", 100, 4);
+		struct session *next = share_text(f, f->owner, "next", 100, 4), *last = share_text(f, f->owner, "last", 100, 4);
+		say(f, lead, BOARD_RUNNING, 40, 100);
+		run_scan(&f->t);
+		end_leader(f, lead, (enum end)how);
+		assert_int_equal(next->state, SESSION_RUNNING);
+		assert_int_equal(next->n_kv, 32);
+		assert_int_equal(last->state, SESSION_FOLLOWING);
+		say(f, next, BOARD_RUNNING, 100, 101);
+		run_scan(&f->t);
+		assert_int_equal(last->state, SESSION_RUNNING);
+		assert_int_equal(last->n_kv, 96);
+		teardown(&fixture);
+	}
+	(void)state;
+}
+
+static void one_that_waits_for_another_may_be_cancelled_or_dropped(void **state)
+{
+	struct fixture *f = *state;
+	struct session *lead = share_text(f, f->owner, "lead", 100, 4);
+	struct session *a = share_text(f, f->owner, "a", 100, 4), *b = share_text(f, f->owner, "b", 100, 4);
+	int changes = f->changes;
+	run_cancel(&f->t, a);
+	assert_int_equal(a->state, SESSION_IDLE);
+	assert_int_equal(a->finish, BOARD_CANCELLED);
+	assert_int_equal(f->changes, changes + 1);
+	run_drop(&f->t, b);
+	assert_int_equal(f->t.n_following, 0);
+	assert_int_equal(f->t.n_free, SLOTS - 2);
+	say(f, lead, BOARD_RUNNING, 100, 101);
+	run_scan(&f->t);
+	assert_int_equal(f->owner->queued, 0);
+	/* Cancelled while it waited, it goes on like any other. */
+	a->n_end = 110;
+	run_start(&f->t, a);
+	assert_int_equal(a->n_kv, 96);
+}
+
+static void a_second_run_may_wait_for_another_session(void **state)
+{
+	struct fixture *f = *state;
+	struct session *all = begin(f, "all", 250, 6), *a = share_text(f, f->owner, "a", 40, 4);
+	assert_int_equal(a->n_pages, 0);
+	run_cancel(&f->t, a);
+	say(f, a, BOARD_DONE, 0, 40);
+	run_drop(&f->t, all);
+	say_closed(f, all);
+	run_scan(&f->t);
+	struct session *lead = share_text(f, f->owner, "lead", 100, 4);
+	a->n_given = a->n_tokens = 90;
+	a->n_end = 100;
+	run_start(&f->t, a);
+	run_scan(&f->t); /* `is` still says DONE, of a run with fewer tokens */
+	assert_int_equal(a->state, SESSION_FOLLOWING);
+	say(f, lead, BOARD_RUNNING, 64, 100);
+	run_scan(&f->t);
+	assert_int_equal(a->state, SESSION_RUNNING);
+	assert_int_equal(a->n_kv, 64);
+}
+
+static void an_engine_that_dies_leaves_those_that_wait_with_its_successor(void **state)
+{
+	struct fixture *f = *state;
+	struct session *lead = share_text(f, f->owner, "lead", 100, 4), *next = share_text(f, f->owner, "next", 100, 4);
+	say(f, lead, BOARD_RUNNING, 64, 100);
+	run_engine_gone(&f->t);
+	assert_int_equal(next->state, SESSION_FOLLOWING);
+	say(f, lead, BOARD_RUNNING, 100, 101);
+	run_scan(&f->t);
+	assert_int_equal(next->n_kv, 96);
+}
+
+static void who_waits_for_a_run_that_gives_up_its_pages_goes_on_after_it(void **state)
+{
+	struct fixture *f = *state;
+	struct session *old = begin(f, "old", 4, 200), *lead = share_text(f, f->owner, "lead", 100, 4);
+	struct session *next = share_text(f, f->owner, "next", 100, 4);
+	assert_int_equal(next->state, SESSION_FOLLOWING);
+	uint32_t n = 0;
+	while (lead->state == SESSION_RUNNING) { /* grows until there is nothing left but the leader's pages */
+		n = old->n_pages * PAGE_TOKENS;
+		say(f, old, BOARD_RUNNING, n, n + 1);
+		run_scan(&f->t);
+	}
+	assert_int_equal(next->state, SESSION_WAITING);
+	say_closed(f, lead);
+	run_scan(&f->t);
+	say(f, old, BOARD_DONE, 203, 204);
+	run_scan(&f->t);
+	if (verb(f, old) == BOARD_CLOSE)
+		say_closed(f, old);
+	run_scan(&f->t);
+	assert_int_equal(lead->state, SESSION_RUNNING);
+	assert_int_equal(next->state, SESSION_FOLLOWING);
+	say(f, lead, BOARD_RUNNING, 100, 101);
+	run_scan(&f->t);
+	assert_int_equal(next->n_kv, 96);
+}
+
+static void an_interactive_run_does_not_wait_for_one_that_yields_to_others(void **state)
+{
+	struct fixture *f = *state;
+	struct session *lead = share_text(f, f->owner, "lead", 100, 4);
+	board_record(&f->t.board, lead->slot)->priority = BOARD_BATCHED;
+	assert_int_equal(share_text(f, f->owner, "next", 100, 4)->state, SESSION_RUNNING);
+}
+
+static void what_a_dropped_session_computed_is_there_until_pages_are_wanted(void **state)
+{
+	struct fixture *f = *state;
+	struct session *a = share_text(f, f->owner, "a", 100, 4);
+	say(f, a, BOARD_DONE, 103, 104);
+	run_scan(&f->t);
+	run_drop(&f->t, a);
+	say_closed(f, a);
+	run_scan(&f->t);
+	assert_int_equal(f->arena.n_free, PAGES);
+	assert_int_equal(f->arena.n_kept, 3);
+	struct session *b = share_text(f, f->owner, "b", 104, 4);
+	assert_int_equal(b->n_kv, 96);
+	run_drop(&f->t, b);
+	say_closed(f, b);
+	run_scan(&f->t);
+	struct session *big = begin(f, "big", 7 * PAGE_TOKENS, 4); /* eight pages */
+	assert_int_equal(big->n_pages, PAGES);
+	assert_int_equal(f->arena.n_kept, 0);
+}
+
+static void a_score_run_neither_gives_nor_takes(void **state)
+{
+	struct fixture *f = *state;
+	struct session *a = share_text(f, f->owner, "a", 70, 4);
+	say(f, a, BOARD_RUNNING, 70, 71);
+	run_scan(&f->t);
+	struct session *score = make(f, f->owner, "score", 1);
+	score->flags = BOARD_SCORE;
+	score->n_given = score->n_tokens = score->n_end = 70;
+	scores_init(&score->scores, 70, VOCAB, false);
+	run_start(&f->t, score);
+	assert_int_equal(score->state, SESSION_RUNNING);
+	assert_int_equal(score->n_kv, 0);
+	say(f, score, BOARD_RUNNING, 64, 70);
+	run_scan(&f->t);
+	assert_int_equal(f->arena.refs[board_table(&f->t.board, score->slot)[0]], 1);
+}
+
+static void pages_that_only_idle_sessions_share_can_be_had(void **state)
+{
+	struct fixture *f = *state;
+	struct session *a = share_text(f, f->owner, "a", 100, 4);
+	say(f, a, BOARD_RUNNING, 100, 101);
+	run_scan(&f->t);
+	struct session *b = share_text(f, f->owner, "b", 100, 4);
+	say(f, a, BOARD_DONE, 103, 104);
+	say(f, b, BOARD_DONE, 103, 104);
+	run_scan(&f->t);
+	assert_int_equal(f->arena.n_free, PAGES - 3 - 2);
+	assert_int_equal(pressure_available(&f->t, NULL), PAGES);
+	struct session *big = begin(f, "big", 7 * PAGE_TOKENS, 4);
+	say_closed(f, a);
+	say_closed(f, b);
+	run_scan(&f->t);
+	assert_int_equal(big->n_pages, PAGES);
 }
 
 static void a_free_page_is_zeros_for_its_next_holder(void **state)
@@ -347,6 +647,19 @@ int main(void)
 		TEST(idle_sessions_give_their_pages_least_recently_used_first),
 		TEST(the_oldest_run_takes_pages_of_the_youngest_which_goes_on_later),
 		TEST(a_fork_shares_full_pages_and_copies_the_tail),
+		TEST(a_run_takes_the_full_pages_of_one_that_still_generates),
+		TEST(the_last_token_of_a_prompt_is_never_taken_from_others),
+		TEST(another_owners_text_is_not_there),
+		TEST(those_that_arrive_together_wait_for_the_first_and_hold_one_copy),
+		cmocka_unit_test(when_the_first_ends_early_the_next_goes_on_from_where_it_was),
+		TEST(one_that_waits_for_another_may_be_cancelled_or_dropped),
+		TEST(a_second_run_may_wait_for_another_session),
+		TEST(an_engine_that_dies_leaves_those_that_wait_with_its_successor),
+		TEST(who_waits_for_a_run_that_gives_up_its_pages_goes_on_after_it),
+		TEST(an_interactive_run_does_not_wait_for_one_that_yields_to_others),
+		TEST(what_a_dropped_session_computed_is_there_until_pages_are_wanted),
+		TEST(a_score_run_neither_gives_nor_takes),
+		TEST(pages_that_only_idle_sessions_share_can_be_had),
 		TEST(a_free_page_is_zeros_for_its_next_holder),
 		TEST(names_and_request_ids_are_each_owners_own),
 	};
