@@ -111,7 +111,9 @@ static void thirty_two_prompts_that_arrive_together_have_their_beginning_compute
 		snprintf(name, sizeof name, "s%u", i);
 		json_decref(read_whole(name));
 	}
-	assert_int_equal(counter("tokens", "prefill") - prefill, PROMPT + (SESSIONS - 1) * (PROMPT - SHARED));
+	/* A prompt's last token counts as decoded where it was left over for a step of its own. */
+	enum { COMPUTED = PROMPT + (SESSIONS - 1) * (PROMPT - SHARED) };
+	assert_in_range(counter("tokens", "prefill") - prefill, COMPUTED - SESSIONS, COMPUTED);
 	assert_int_equal(counter("tokens", "cached") - cached, (SESSIONS - 1) * SHARED);
 	assert_int_equal(pages - counter("pages", "free"), FULL + SESSIONS); /* one copy, and a page of its own each */
 	for (unsigned i = 0; i < SESSIONS; i++) {
