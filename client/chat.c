@@ -37,6 +37,7 @@ struct chat {
 	const char *name;      /* of the session to keep, or NULL */
 	struct falcon_run run; /* session "": none yet */
 	uint32_t at;           /* the session's end */
+	bool told;             /* the options: they hold from the first message of ours on */
 };
 
 /* Where the lines that were typed are kept, or NULL. */
@@ -58,7 +59,8 @@ static int say(struct chat *c, const char *text, size_t length)
 	struct falcon_request *r = falcon_request_new();
 	const char *system = options_value(c->a, "system");
 	bool first = c->run.session[0] == '\0';
-	int rc = first ? options_fields(c->a, r) : 0;
+	int rc = first || !c->told ? options_fields(c->a, r) : 0;
+	c->told = true;
 	if (first && system != NULL)
 		falcon_add_message(r, "system", system, strlen(system), NULL);
 	falcon_add_message(r, "user", text, length, NULL);

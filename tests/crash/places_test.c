@@ -22,11 +22,11 @@
 #include "tests/support/streams.h"
 #include "tests/support/wire.h"
 
-enum { STREAMS = 3, TOKENS = 40, SCORED = 50 };
+enum { STREAMS = 3, AGAIN = STREAMS, TOKENS = 40, SCORED = 50 }; /* the third prompt is long: its pages are there the second time */
 
 /* What clients do meanwhile; what they got is in `s` and `logprobs`. */
 struct work {
-	struct streams s;
+	struct streams s, again; /* again: the same once more, after the first are over */
 	json_t *logprobs, *forked;
 };
 
@@ -91,6 +91,9 @@ static void do_work(struct work *w, int c, const char *prefix)
 	snprintf(name, sizeof name, "%s-cancel", prefix);
 	cancel(c, name);
 	streams_finish(&w->s);
+	snprintf(name, sizeof name, "%s-again", prefix);
+	streams_begin(&w->again, c, name, AGAIN, TOKENS);
+	streams_finish(&w->again);
 	w->forked = fork_of(c, w->s.of[0].name);
 }
 
@@ -98,6 +101,7 @@ static void expect_same_work(const struct work *w, const struct work *quiet, con
 {
 	print_message("%s\n", place); /* what is seen if it fails */
 	streams_expect_equal(&w->s, &quiet->s, -1);
+	streams_expect_equal(&w->again, &quiet->again, -1);
 	if (!json_equal(w->logprobs, quiet->logprobs) || !json_equal(w->forked, quiet->forked))
 		fail_msg("killed at %s, what was scored or forked differs", place);
 }
@@ -105,6 +109,7 @@ static void expect_same_work(const struct work *w, const struct work *quiet, con
 static void work_done(struct work *w)
 {
 	streams_done(&w->s);
+	streams_done(&w->again);
 	json_decref(w->logprobs);
 	json_decref(w->forked);
 }
