@@ -249,6 +249,8 @@ static void make_session(struct request *q, struct transfer *t)
 	}
 	if (t->head.header.unfinished)
 		run_hold(sessions, s);
+	else
+		run_rest(sessions, s);
 	transfer_free(&q->server->transfers, t);
 	reply_session(q, s);
 }

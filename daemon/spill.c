@@ -460,12 +460,11 @@ static bool is_newer(struct spill *p, struct session *s, const struct spill_head
 	uint32_t n = head->header.n_tokens;
 	if (head->record.generation > generation || (head->record.generation == generation && n > s->n_tokens))
 		return true;
-	if (n <= s->n_tokens && memcmp(head->log, board_log(&p->sessions->board, s->slot), n * sizeof(int32_t)) == 0) {
-		s->disk_generation = head->record.generation;
-		s->disk_tokens = n;
-		s->disk_kv = head->n_kv;
-		s->disk_unfinished = head->header.unfinished;
-	}
+	bool same = n <= s->n_tokens && memcmp(head->log, board_log(&p->sessions->board, s->slot), n * sizeof(int32_t)) == 0;
+	s->disk_generation = head->record.generation;
+	s->disk_tokens = same ? n : UINT32_MAX; /* a predecessor of the same name: to be replaced, or removed with this one */
+	s->disk_kv = same ? head->n_kv : 0;
+	s->disk_unfinished = head->header.unfinished;
 	return false;
 }
 

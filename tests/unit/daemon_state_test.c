@@ -396,6 +396,50 @@ static void a_full_disk_is_told_and_loses_nothing(void **state)
 	clean(&d);
 }
 
+static void kill_daemon(struct daemon *d)
+{
+	assert_int_equal(kill(d->pid, SIGKILL), 0);
+	assert_int_equal(daemon_reap(d), -SIGKILL);
+}
+
+static void the_newer_of_memory_and_disk_wins_when_falcond_dies(void **state)
+{
+	(void)state;
+	struct daemon d;
+	char segments[96], lines[128];
+	daemon_prepare(&d);
+	snprintf(segments, sizeof segments, "/dev/shm/falcond-state-test-%d", (int)getpid());
+	snprintf(lines, sizeof lines, "segments: %s\nspill_after: 1\n", segments);
+	start(&d, lines);
+	int c = wire_open(d.path);
+	json_t *expected = undisturbed(c, 1, 100), *ids = json_array();
+	generate(c, "s", 0, 100, ids);
+	wait_until_in(c, "s", "disk");
+	append(c, "s", ids);
+	long long length = length_of(c, "s");
+	close(c);
+	kill_daemon(&d);
+	start(&d, lines); /* the segments have the second run, the file has the first one */
+	c = wire_open(d.path);
+	assert_int_equal(length_of(c, "s"), length);
+	assert_true(json_equal(ids, json_array_get(expected, 0)));
+	wait_until_in(c, "s", "disk");
+	close(c);
+	kill_daemon(&d);
+	assert_int_equal(nftw(segments, remove_entry, 8, FTW_DEPTH | FTW_PHYS), 0);
+	start(&d, "spill_after: 1\n"); /* the segments are lost: what the file has is there */
+	c = wire_open(d.path);
+	assert_int_equal(length_of(c, "s"), length);
+	json_array_clear(ids);
+	append(c, "s", ids);
+	assert_int_equal(json_array_size(ids), 40);
+	json_decref(ids);
+	json_decref(expected);
+	close(c);
+	assert_int_equal(daemon_stop(&d), 0);
+	clean(&d);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -406,6 +450,7 @@ int main(void)
 		cmocka_unit_test(an_idle_session_goes_to_disk_and_comes_back),
 		cmocka_unit_test(sessions_that_do_not_fit_together_wait_on_disk_for_their_turn),
 		cmocka_unit_test(a_full_disk_is_told_and_loses_nothing),
+		cmocka_unit_test(the_newer_of_memory_and_disk_wins_when_falcond_dies),
 	};
 	return cmocka_run_group_tests_name("daemon_state", tests, NULL, NULL);
 }
