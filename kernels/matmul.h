@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The matrix topic's functions, one set a suffix (c, avx2, avx512, amx), and how the blocks of shm/weights.h are laid out.
- * Activations are quantised by AVX2 in the AVX-512 table too: it is no share of a step worth a file; a row is read once a token,
- * by plain C.
+ * Activations are quantised by AVX2 in the AVX-512 table too: it is no share of a step worth a file; a row is read once a
+ * token, by plain C.
  */
 #ifndef FALCON_KERNELS_MATMUL_H
 #define FALCON_KERNELS_MATMUL_H
@@ -23,8 +23,8 @@ MATMUL_DECLARE(avx2)
 MATMUL_DECLARE(avx512)
 
 /* 16 tokens and more by AMX, fewer (and dense matrices) by AVX-512. */
-void matmul_amx(const struct kernels_matrix *m, uint32_t strip, uint32_t n_strips, const struct kernels_activations *a, float *out,
-		size_t ldo, bool more, void *scratch);
+void matmul_amx(const struct kernels_matrix *m, uint32_t strip, uint32_t n_strips, const struct kernels_activations *a,
+		float *out, size_t ldo, bool more, void *scratch);
 enum { MATMUL_AMX_SCRATCH = 180 << 10 }; /* bytes that it needs, whatever the matrix */
 
 /* Where things stand in one block of 32 columns x 16 rows; offsets in bytes, 0 for what the type has not. */

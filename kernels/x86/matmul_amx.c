@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Quantised matrix products by AMX. One TDPBSSD multiplies 16 tokens x 32 columns by 32 columns x 16 rows, signed bytes, into 16 x 16
- * integers: a block of one strip, after which the block's scales are due. So integers leave their tile after each block and the float
- * sums of 16 tokens x 16 rows stay in vector registers: what limits this kernel is not the tiles but the conversion, product and FMA
- * that each 16 integers then take.
+ * Quantised matrix products by AMX. One TDPBSSD multiplies 16 tokens x 32 columns by 32 columns x 16 rows, signed bytes, into
+ * 16 x 16 integers: a block of one strip, after which the block's scales are due. So integers leave their tile after each block
+ * and the float sums of 16 tokens x 16 rows stay in vector registers: what limits this kernel is not the tiles but the
+ * conversion, product and FMA that each 16 integers then take.
  *
- * A strip's layout is that of the second operand as it stands: 64 bytes are 4 columns of 16 rows. Its codes are unpacked to signed
- * bytes, offset subtracted, once a panel of columns and chunk of tokens. The first operand wants a token's 32 columns together;
- * activations stand in groups of 4 tokens and are put in order once a panel, for all strips of the call.
+ * A strip's layout is that of the second operand as it stands: 64 bytes are 4 columns of 16 rows. Its codes are unpacked to
+ * signed bytes, offset subtracted, once a panel of columns and chunk of tokens. The first operand wants a token's 32 columns
+ * together; activations stand in groups of 4 tokens and are put in order once a panel, for all strips of the call.
  *
- * Fewer tokens than a tile has go to AVX-512 VNNI. Its integers are the same, and so is each block's FMA. Of more than that, the last
- * tile is filled up with zeros.
+ * Fewer tokens than a tile has go to AVX-512 VNNI. Its integers are the same, and so is each block's FMA. Of more than that,
+ * the last tile is filled up with zeros.
  */
 #if !defined(__AMX_TILE__) || !defined(__AMX_INT8__) || !defined(__AVX512F__) || !defined(__AVX512BW__)
 #error "compile with -mamx-tile -mamx-int8 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mf16c"
@@ -24,7 +24,7 @@
 enum {
 	TILE = 16,   /* tokens of a tile */
 	CHUNK = 128, /* tokens that a panel is unpacked for */
-	PANEL = 32,  /* blocks: a strip's unpacked panel, 20 KB, stays in the first-level cache while the chunk's tokens pass by */
+	PANEL = 32,  /* blocks: a strip's, 20 KB unpacked, stay in the first-level cache while the chunk's tokens pass by */
 };
 
 #define INLINE static inline __attribute__((always_inline))
@@ -77,7 +77,8 @@ INLINE void multiply(uint32_t set, const struct tokens *t, const struct weights 
 }
 
 /* f[token] += a block's integers times its scales, 16 rows a register. */
-INLINE void add_block(const int32_t integers[TILE][16], const struct tokens *t, const struct weights *w, bool minima, __m512 f[TILE])
+INLINE void add_block(const int32_t integers[TILE][16], const struct tokens *t, const struct weights *w, bool minima,
+		      __m512 f[TILE])
 {
 	__m512 scale = _mm512_load_ps(w->scale), minimum = _mm512_load_ps(w->minimum);
 	UNROLL
@@ -90,8 +91,8 @@ INLINE void add_block(const int32_t integers[TILE][16], const struct tokens *t, 
 }
 
 /* n blocks for one tile, of which some tokens are there: sums continue in out (rows of ldo), 16 lanes under mask. */
-INLINE void tile(const struct tokens *t, const struct weights *w, uint32_t n, bool minima, uint32_t tokens, float *out, size_t ldo,
-		 __mmask16 mask, bool more)
+INLINE void tile(const struct tokens *t, const struct weights *w, uint32_t n, bool minima, uint32_t tokens, float *out,
+		 size_t ldo, __mmask16 mask, bool more)
 {
 	_Alignas(64) int32_t integers[2][TILE][16];
 	__m512 f[TILE];
@@ -184,8 +185,8 @@ static void order(const struct kernels_activations *a, uint32_t t, uint32_t firs
 }
 
 /* Blocks [first, first + n) for tokens [t, t + tokens), at most CHUNK, of all strips of the call. */
-INLINE void panel(const struct kernels_matrix *m, uint32_t strip, uint32_t n_strips, const struct kernels_activations *a, uint32_t t,
-		  uint32_t tokens, uint32_t first, uint32_t n, float *out, size_t ldo, bool more, struct room *room)
+INLINE void panel(const struct kernels_matrix *m, uint32_t strip, uint32_t n_strips, const struct kernels_activations *a,
+		  uint32_t t, uint32_t tokens, uint32_t first, uint32_t n, float *out, size_t ldo, bool more, struct room *room)
 {
 	const bool minima = matmul_block(m->type).minima;
 	for (uint32_t i = 0; i < tokens; i += TILE)
@@ -207,8 +208,8 @@ INLINE void panel(const struct kernels_matrix *m, uint32_t strip, uint32_t n_str
 	}
 }
 
-void matmul_amx(const struct kernels_matrix *m, uint32_t strip, uint32_t n_strips, const struct kernels_activations *a, float *out,
-		size_t ldo, bool more, void *scratch)
+void matmul_amx(const struct kernels_matrix *m, uint32_t strip, uint32_t n_strips, const struct kernels_activations *a,
+		float *out, size_t ldo, bool more, void *scratch)
 {
 	uint32_t blocks = m->cols / WEIGHTS_BLOCK;
 	if (a->n < TILE) {

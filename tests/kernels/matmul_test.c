@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every version of the matrix kernels that this CPU runs, and the AMX kernel over modelled instructions, against the plain-C twin, by
- * bits, over odd shapes and extreme values.
- * `matmul_test --bench` measures each version instead: operations a cycle with many tokens, bytes a second with one.
+ * Every version of the matrix kernels that this CPU runs, and the AMX kernel over modelled instructions, against the plain-C
+ * twin, by bits, over odd shapes and extreme values. `matmul_test --bench` measures each version instead, a line a type and
+ * number of rows, against what binds it.
  */
 #include "config.h"
 
@@ -10,6 +10,7 @@
 
 #include "base/mem.h"
 #include "kernels/kernels.h"
+#include "tests/kernels/roofline.h"
 
 enum { MOST_TOKENS = 40 };
 
@@ -21,8 +22,8 @@ void matmul_amx_modelled(const struct kernels_matrix *m, uint32_t strip, uint32_
 #endif
 
 /*
- * The tables that this CPU runs, as kernels_at(), then the AMX kernel over modelled instructions, which needs AVX-512 alone: so it
- * is held to the same bytes on CPUs without AMX.
+ * The tables that this CPU runs, as kernels_at(), then the AMX kernel over modelled instructions, which needs AVX-512 alone: so
+ * it is held to the same bytes on CPUs without AMX.
  */
 static const struct kernels *version_at(unsigned i)
 {
@@ -334,47 +335,91 @@ static void the_best_is_chosen_within_the_limit(void **state)
 	assert_ptr_equal(kernels_select("amx"), kernels_at(n - 1));
 }
 
-/* Benchmark: weights and activations from the second-level cache, as between two barriers of a step. */
-static void bench_one(const struct kernels *k, uint32_t type, uint32_t n, double hertz)
+/* A matrix of about `bytes`: strips of random codes, over and over. */
+static struct kernels_matrix bench_matrix(uint32_t type, uint32_t cols, size_t bytes)
 {
-	uint32_t cols = 4544, rows = n == 1 ? 128 : 32;
-	struct product p = {.m = random_matrix(type, rows, cols), .n = n, .ldo = rows};
-	float *x = xaligned(64, (size_t)n * cols * sizeof *x), *out = xaligned(64, (size_t)n * rows * sizeof *out);
-	for (size_t i = 0; i < (size_t)n * cols; i++)
-		x[i] = random_float(1.0f);
-	p.x = x;
-	void *memory = NULL;
-	if (type >= WEIGHTS_Q8_0) {
-		p.a = new_activations(n, cols, &memory);
-		k->quantise(x, cols, 0, n, &p.a);
-	}
-	p.scratch = xaligned(64, kernels_scratch_bytes(cols, 2, 1));
-	double best = 1e9;
-	/* The best of many short runs: on a shared machine some are not disturbed. */
-	for (double first = bench_seconds(), now = first; now < first + 0.15;) {
+	enum { STRIPS = 8 };
+	struct kernels_matrix few = random_matrix(type, STRIPS * WEIGHTS_STRIP, cols), m = few;
+	size_t strips = weights_bytes(type, few.rows, cols);
+	uint32_t times = bytes > strips ? (uint32_t)(bytes / strips) : 1;
+	uint8_t *data = xaligned(1 << 21, times * strips);
+	for (uint32_t i = 0; i < times; i++)
+		memcpy(data + i * strips, few.data, strips);
+	m.data = data;
+	m.rows = times * few.rows;
+	free((void *)(uintptr_t)few.data);
+	return m;
+}
+
+/* The whole matrix, in pieces as the engine's members take them. The best of many runs, of which some nobody disturbs. */
+static double bench_product(const struct kernels *k, const struct product *p, float *out, double seconds)
+{
+	uint32_t strips = p->m.rows / WEIGHTS_STRIP;
+	uint32_t piece = (uint32_t)((512 << 10) / weights_strip_bytes(p->m.type, p->m.cols)) + 1;
+	double best = INFINITY;
+	for (double first = bench_seconds(), now = first; now < first + seconds || best == INFINITY;) {
 		double start = now;
-		run(k, &p, 0, rows / 16, out, false);
+		for (uint32_t s = 0; s < strips; s += piece) {
+			struct product part = *p;
+			part.m.data += s * weights_strip_bytes(p->m.type, p->m.cols);
+			part.m.rows = (strips - s < piece ? strips - s : piece) * WEIGHTS_STRIP;
+			run(k, &part, 0, part.m.rows / WEIGHTS_STRIP, out, false);
+		}
 		now = bench_seconds();
 		best = now - start < best ? now - start : best;
 	}
-	double ops = 2.0 * rows * cols * n, bytes = (double)weights_bytes(type, rows, cols);
-	printf("%-9s %-5s %3u tokens  %7.1f Gop/s  %6.1f op/cycle  %6.1f GB/s of weights\n", k->name, type_names[type], n,
-	       ops / best / 1e9, ops / best / hertz, bytes / best / 1e9);
+	return best;
+}
+
+/* One line: weights from the second-level cache, as the kernel alone is fast, then from memory, as a model's are. */
+static void bench_line(const struct roofline *r, const struct kernels *k, const struct kernels_matrix m[2], uint32_t n,
+		       double cache)
+{
+	uint32_t cols = m[0].cols;
+	enum roofline_mix mix = m->type < WEIGHTS_Q8_0    ? ROOFLINE_FMA
+				: m->type == WEIGHTS_Q8_0 ? ROOFLINE_BYTES
+							  : ROOFLINE_CODES;
+	struct product p = {.n = n, .ldo = 1024 /* more than a piece's rows */};
+	float *x = xaligned(64, (size_t)n * cols * sizeof *x), *out = xaligned(64, (size_t)n * p.ldo * sizeof *out);
+	for (size_t i = 0; i < (size_t)n * cols; i++)
+		x[i] = random_float(1.0f);
+	p.x = x;
+	void *memory;
+	p.a = new_activations(n, cols, &memory);
+	k->quantise(x, cols, 0, n, &p.a);
+	p.scratch = xaligned(64, kernels_scratch_bytes(cols, 2, 1));
+	printf("%-7s %-5s %3u rows", k->name, type_names[m->type], n);
+	for (int i = 0; i < 2; i++) {
+		p.m = m[i];
+		struct roofline_work w = {.bytes = (double)weights_bytes(p.m.type, p.m.rows, cols)};
+		w.operations[mix] = 2.0 * p.m.rows * cols * n;
+		w.seconds = bench_product(k, &p, out, i == 0 ? 0.1 : 0.3);
+		printf(i == 0 ? "  cache:" : "  memory:");
+		roofline_print(r, &w, i == 0 ? cache : r->memory);
+	}
+	printf("\n");
 	free(memory);
 	free(p.scratch);
 	free(x);
 	free(out);
-	free((void *)(uintptr_t)p.m.data);
 }
 
 static int bench(void)
 {
-	double hertz = bench_hertz();
-	printf("%.2f GHz\n", hertz / 1e9);
-	for (unsigned i = 1; kernels_at(i) != NULL; i++)
-		for (uint32_t type = 0; type < WEIGHTS_TYPES; type++)
-			for (uint32_t n = 1; n <= 128; n *= n == 1 ? 4 : n == 4 ? 8 : 4)
-				bench_one(kernels_at(i), type, n, hertz);
+	enum { COLS = 4544 };
+	struct roofline r;
+	roofline_open(&r);
+	for (uint32_t type = 0; type < WEIGHTS_TYPES; type++) {
+		struct kernels_matrix m[2] = {bench_matrix(type, COLS, 0), bench_matrix(type, COLS, ROOFLINE_MEMORY)};
+		double cache = roofline_reads(weights_bytes(type, m[0].rows, COLS));
+		for (unsigned i = 1; kernels_at(i) != NULL; i++) {
+			roofline_use(&r, kernels_at(i)->name);
+			for (uint32_t n = 1; n <= 128; n *= n == 1 ? 8 : 4)
+				bench_line(&r, kernels_at(i), m, n, cache);
+		}
+		free((void *)(uintptr_t)m[0].data);
+		free((void *)(uintptr_t)m[1].data);
+	}
 	return 0;
 }
 

@@ -6,6 +6,7 @@
 #include "tests/kernels/compare.h"
 
 #include "kernels/kernels.h"
+#include "tests/kernels/roofline.h"
 
 enum { LONGEST = 1100 };
 
@@ -209,55 +210,65 @@ static void every_version_stores_alike_and_touches_nothing_else(void **state)
 	}
 }
 
-/* Floats a cycle of each operation over one row of a 7B's MLP, from L2. */
+/*
+ * What an element takes, by docs/ARITHMETIC.md: operations of the float units (an FMA counts as two, as everywhere), divisions,
+ * and bytes read and written where rows stream through. A product that is no FMA takes the unit as long as one does.
+ */
+static const struct {
+	const char *name;
+	double instructions, divisions, bytes;
+} operations[] = {
+	{"layer_norm", 8, 0, 8}, {"rms_norm", 4, 0, 8}, {"gelu", 19, 1, 8}, {"swiglu", 16, 1, 12},
+	{"add", 1, 0, 12},       {"max", 1, 0, 4},      {"sum_exp", 16, 0, 4},
+};
+enum { OPERATIONS = sizeof operations / sizeof operations[0], COLS = 4544 };
+
+/* One operation on each of some rows. Only gelu and add write their input. */
+static void run_operation(const struct kernels *k, int op, uint32_t rows, float *x, const float *y, const float *w, float *out)
+{
+	float least = 0;
+	for (float *end = x + (size_t)rows * COLS; x < end; x += COLS, y += COLS, out += COLS)
+		switch (op) {
+		case 0: k->layer_norm(x, w, w, 1e-5f, COLS, out); break;
+		case 1: k->rms_norm(x, w, 1e-5f, COLS, out); break;
+		case 2: k->gelu(x, COLS); break;
+		case 3: k->swiglu(x, y, COLS, out); break;
+		case 4: k->add(x, w, COLS); break;
+		case 5: least += k->max(x, COLS); break;
+		case 6: least += k->sum_exp(x, 4.0f, COLS); break;
+		}
+	__asm__ volatile("" : : "m"(least)); /* it is used */
+}
+
+/* Rows of a 7B, 18 KB each: one stays in the first-level cache, 128 do not stay in the second. */
 static int bench(void)
 {
-	enum { N = 18176, REPEATS = 50 };
-	static float x[N], y[N], w[N], out[N];
-	double hertz = bench_hertz();
-	fill(w, N, 0), fill(y, N, 0);
-	printf("%-8s %10s %10s %10s %10s %10s %10s %10s   elements a cycle at %.2f GHz, %d elements\n", "", "layer_norm",
-	       "rms_norm", "gelu", "swiglu", "add", "max", "sum_exp", hertz * 1e-9, N);
-	for (unsigned v = 0; kernels_at(v); v++) {
-		const struct kernels *k = kernels_at(v);
-		double best[7];
-		for (int op = 0; op < 7; op++)
-			best[op] = INFINITY;
-		for (int repeat = 0; repeat < REPEATS; repeat++) {
-			fill(x, N, 0);
-			for (int op = 0; op < 7; op++) {
-				double start = bench_seconds();
-				switch (op) {
-				case 0:
-					k->layer_norm(x, w, y, 1e-5f, N, out);
-					break;
-				case 1:
-					k->rms_norm(x, w, 1e-5f, N, out);
-					break;
-				case 2:
-					k->gelu(x, N);
-					break;
-				case 3:
-					k->swiglu(x, y, N, out);
-					break;
-				case 4:
-					k->add(out, y, N);
-					break;
-				case 5:
-					out[0] = k->max(x, N);
-					break;
-				case 6:
-					out[1] = k->sum_exp(x, 4.0f, N);
-					break;
+	enum { ROWS = 128 };
+	static float x[ROWS * COLS], y[ROWS * COLS], w[COLS], out[ROWS * COLS];
+	struct roofline r;
+	roofline_open(&r);
+	fill(w, COLS, 0), fill(y, ROWS * COLS, 0);
+	for (unsigned v = 1; kernels_at(v); v++) {
+		roofline_use(&r, kernels_at(v)->name);
+		for (int op = 0; op < OPERATIONS; op++)
+			for (uint32_t rows = 1; rows <= ROWS; rows *= rows == 1 ? 8 : 4) {
+				double elements = (double)rows * COLS;
+				uint32_t times = 1 + 16 / rows; /* one row alone is too short to be timed */
+				struct roofline_work work = {.bytes = elements * operations[op].bytes, .seconds = INFINITY};
+				work.operations[ROOFLINE_FMA] = 2 * elements * operations[op].instructions;
+				work.operations[ROOFLINE_DIVIDE] = elements * operations[op].divisions;
+				for (int repeat = 0; repeat < 40; repeat++) {
+					fill(x, rows * COLS, 0);
+					double start = bench_seconds();
+					for (uint32_t i = 0; i < times; i++)
+						run_operation(kernels_at(v), op, rows, x, y, w, out);
+					double time = (bench_seconds() - start) / times;
+					work.seconds = time < work.seconds ? time : work.seconds;
 				}
-				double time = bench_seconds() - start;
-				best[op] = time < best[op] ? time : best[op];
+				printf("%-7s %-10s %3u rows", kernels_at(v)->name, operations[op].name, rows);
+				roofline_print(&r, &work, roofline_reads((size_t)work.bytes));
+				printf("\n");
 			}
-		}
-		printf("%-8s", k->name);
-		for (int op = 0; op < 7; op++)
-			printf(" %10.2f", N / (best[op] * hertz));
-		printf("\n");
 	}
 	return 0;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A drawn text is a function of its prompt, parameters and seed: at temperature 1, where the last bit of a logit can turn a token,
- * a session of falcond gets the tokens that plain C on one thread gives it alone, whatever the instruction set and the threads, and
- * while up to 31 others join and leave. tests/unit/invariance_test.c compares the logits themselves.
+ * A drawn text is a function of its prompt, parameters and seed: at temperature 1, where the last bit of a logit can turn a
+ * token, a session of falcond gets the tokens that plain C on one thread gives it alone, whatever the instruction set and the
+ * threads, and while up to 31 others join and leave. tests/unit/invariance_test.c compares the logits themselves.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -33,7 +33,8 @@ static void join(int c, unsigned number)
 	char ids[256] = "";
 	int length = 0;
 	for (unsigned i = 0; i < 8 + number * 13 % 40; i++)
-		length += snprintf(ids + length, sizeof ids - (size_t)length, "%s%u", i ? "," : "", 300 + (number * 31 + i * 17) % 600);
+		length += snprintf(ids + length, sizeof ids - (size_t)length, "%s%u", i ? "," : "",
+				   300 + (number * 31 + i * 17) % 600);
 	json_decref(good(wire_ask(c, "{\"op\":\"generate\",\"session\":\"other%u\",\"request_id\":\"%u\",\"ids\":[%s],\"n\":%u,"
 				     "\"temp\":0.7,\"seed\":%u,\"ignore_eos\":true}", number, number, ids, 4 * N, number)));
 }
@@ -52,9 +53,10 @@ static json_t *run_beside(int c, unsigned others)
 	unsigned joined = 0, left = 0;
 	while (joined < others / 2)
 		join(c, joined++);
-	json_t *r = good(wire_ask(c, "{\"op\":\"generate\",\"session\":\"mine\",\"request_id\":\"mine\",\"prompt\":\"Once upon a time "
-				     "there was a king who had three sons, and the youngest of them was called\",\"n\":%d,\"temp\":1,"
-				     "\"top_k\":0,\"top_p\":1,\"min_p\":0,\"seed\":20240229,\"ignore_eos\":true}", N));
+	json_t *r = good(wire_ask(c, "{\"op\":\"generate\",\"session\":\"mine\",\"request_id\":\"mine\",\"prompt\":\"Once "
+				     "upon a time there was a king who had three sons, and the youngest of them was called\","
+				     "\"n\":%d,\"temp\":1,\"top_k\":0,\"top_p\":1,\"min_p\":0,\"seed\":20240229,"
+				     "\"ignore_eos\":true}", N));
 	long long cursor = json_integer_value(json_object_get(r, "cursor"));
 	json_t *ids = json_array();
 	for (bool done = false; !done;) {

@@ -7,12 +7,12 @@
  *	chunk            the prompt in pieces of 1, 7 or 32 tokens, or at once (up to 512)
  *	instruction set  every one that the CPU has
  *	threads          1, 2 or 3
- *	arrival          the others there from the start, or joining and leaving while the session runs; the prompt's first pages its
- *	                 own, or filled by another session on another instruction set
+ *	arrival          the others there from the start, or joining and leaving while it runs; the prompt's first pages
+ *	                 its own, or filled by another session on another instruction set
  *
- * All combinations would be several hundred a model. Circumstances that spoil each other do so in pairs, so 16 ways are taken, rows
- * of the orthogonal array of strength 2 over the field of four elements: any two values of two circumstances meet in one of them.
- * tests/unit/daemon_invariance_test.c asks the same of whole programs.
+ * All combinations would be several hundred a model. Circumstances that spoil each other do so in pairs, so 16 ways are taken,
+ * rows of the orthogonal array of strength 2 over the field of four elements: any two values of two circumstances meet in one
+ * of them. tests/unit/daemon_invariance_test.c asks the same of whole programs.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -196,7 +196,7 @@ static void run_batches(struct lab *l, const struct fixture *x, const struct way
 	free(b.spare);
 }
 
-/* A session that has computed the first pages of the prompt by a neighbouring instruction set; its logits of them go to out too. */
+/* A session that has computed the first pages of the prompt by a neighbouring instruction set; their logits go to out too. */
 static struct lab_session *make_donor(const struct fixture *x, const struct way *w, uint32_t tokens, float *out)
 {
 	const struct kernels *next = kernels_at(w->set + 1), *before = kernels_at(w->set > 0 ? w->set - 1 : 0);
