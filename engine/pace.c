@@ -4,7 +4,8 @@
 #include <math.h>
 
 enum {
-	OLD = 64, /* steps after which a measurement is worth repeating */
+	OLD = 64,     /* steps after which a measurement is worth repeating */
+	FORGET = 128, /* and after which it is none: sessions get deeper, machines busier */
 	/*
 	 * Operations of the matrices in the time of one operation of attention: 8-bit integer products run at some 360 Gop/s a
 	 * thread with AVX-512 VNNI and 250 with AVX2, attention in f32 at 80 (bench/RESULTS.md).
@@ -32,11 +33,16 @@ static int index_of(float rows)
 	return i < PACE_POINTS ? i : PACE_POINTS - 1;
 }
 
+static bool remembered(const struct pace *p, const struct pace_point *point)
+{
+	return point->rows > 0 && p->steps - point->measured < FORGET;
+}
+
 void pace_measure(struct pace *p, float rows, uint64_t ns)
 {
 	struct pace_point *point = &p->points[index_of(rows)];
 	p->steps++;
-	if (point->rows > 0) {
+	if (remembered(p, point)) {
 		point->rows += (rows - point->rows) / 4;
 		point->ns += ((float)ns - point->ns) / 4;
 	} else {
@@ -56,7 +62,7 @@ float pace_ns(const struct pace *p, float rows)
 {
 	struct pace_point below = {0};
 	for (const struct pace_point *next = p->points; next < p->points + PACE_POINTS; next++) {
-		if (next->rows == 0)
+		if (!remembered(p, next))
 			continue;
 		if (next->rows >= rows)
 			return below.ns + (next->ns - below.ns) * (rows - below.rows) / (next->rows - below.rows);
@@ -78,7 +84,7 @@ float pace_room(const struct pace *p, float rows, float ns)
 	if (below.ns == 0)
 		return 0;
 	for (const struct pace_point *next = p->points; next < p->points + PACE_POINTS; next++) {
-		if (next->rows <= rows)
+		if (next->rows <= rows || !remembered(p, next))
 			continue;
 		if (next->ns > most)
 			return below.rows + (next->rows - below.rows) * (most - below.ns) / (next->ns - below.ns) - rows;

@@ -4,7 +4,8 @@
  * about what one costs, because the weights are read from memory once for all of them; many cost their arithmetic; where one
  * turns into the other depends on the machine and the model. So nothing is assumed: the measured times stand in a table by
  * rows, smoothed, and what lies between two entries is interpolated. Beyond the last one a row costs what it costs there on
- * average, which is never too little; so a new engine's first chunks are small and double as it learns.
+ * average, which is never too little; so a new engine's first chunks are small and double as it learns. What was not measured
+ * for long is forgotten, and found out again in the same way.
  *
  * A row deep in a context costs more than one at its beginning. It counts as more than one row: 1 + position / `deep`, where
  * `deep` is the depth at which a row's attention takes as long as its matrices, estimated from the model's shape.
@@ -25,7 +26,7 @@ struct pace {
 	float deep;     /* positions; 0: rows count the same at any depth */
 	uint64_t steps; /* measured so far */
 	struct pace_point {
-		float rows, ns;    /* smoothed; rows 0: nothing known */
+		float rows, ns;    /* smoothed; rows 0: never measured */
 		uint64_t measured; /* `steps` at its last measurement */
 	} points[PACE_POINTS];
 };

@@ -20,7 +20,7 @@ ADDRESS = os.environ["FALCOND_HTTP"]
 
 class Browser:
     def __init__(self):
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # its children may still write
         self.process = subprocess.Popen(
             [os.environ["FALCON_CHROMIUM"], "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage",
              "--remote-debugging-port=0", "--window-size=1280,800", f"--user-data-dir={self.folder.name}", f"http://{ADDRESS}/"],

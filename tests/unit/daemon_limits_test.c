@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Limits, and what becomes of sessions when memory is short or nobody reads them. */
+#define _GNU_SOURCE
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -83,6 +85,49 @@ static void an_owner_has_no_more_than_the_limits(void **state)
 	assert_string_equal(code_of(many), "too_many");
 	json_decref(g);
 	json_decref(many);
+	close(c);
+	assert_int_equal(daemon_stop(&d), 0);
+	daemon_clean(&d);
+}
+
+/* Another user, who may do what the first one's limits refuse: 0, or which check failed. */
+static int unaffected(const struct daemon *d)
+{
+	static const char *const asked[] = {
+		"{\"op\":\"generate\",\"request_id\":\"1\",\"ids\":[1,2,3],\"n\":4,\"session\":\"a\"}",
+		"{\"op\":\"generate\",\"request_id\":\"2\",\"ids\":[1,2,3],\"n\":4,\"session\":\"b\",\"priority\":\"batch\"}",
+	};
+	int c = wire_open(d->path);
+	if (c < 0)
+		return 1;
+	for (int i = 0; i < 2; i++)
+		if (strcmp(code_of(wire_ask(c, "%s", asked[i])), "none") != 0)
+			return 2 + i;
+	return json_array_size(read_whole(c, "a")) == 4 && json_array_size(read_whole(c, "b")) == 4 ? 0 : 4;
+}
+
+static void what_one_owner_is_refused_another_may_do(void **state)
+{
+	(void)state;
+	enum { OTHER_UID = 65533 };
+	if (getuid() != 0)
+		skip();
+	struct daemon d;
+	daemon_start(&d, "socket_mode: 0666\nlimits:\n  sessions: 2\n  queued_tokens: 10\n  pages: 2\n");
+	int c = wire_open(d.path);
+	expect(c, "{\"op\":\"generate\",\"request_id\":\"1\",\"ids\":[1],\"n\":40,\"session\":\"a\",\"ignore_eos\":true}", "none");
+	expect(c, "{\"op\":\"generate\",\"request_id\":\"2\",\"ids\":[1],\"n\":40,\"session\":\"b\"}", "no_memory");
+	expect(c, "{\"op\":\"generate\",\"request_id\":\"2\",\"ids\":[1,1,1,1,1,1,1,1,1,1,1,1],\"n\":1,\"session\":\"b\"}", "too_many");
+	json_decref(read_whole(c, "a"));
+	expect(c, "{\"op\":\"generate\",\"request_id\":\"2\",\"ids\":[1],\"n\":1,\"session\":\"b\"}", "none");
+	expect(c, "{\"op\":\"generate\",\"request_id\":\"3\",\"ids\":[1],\"n\":1,\"session\":\"c\"}", "too_many");
+	pid_t pid = fork();
+	if (pid == 0)
+		_exit(setresgid(OTHER_UID, OTHER_UID, OTHER_UID) < 0 || setresuid(OTHER_UID, OTHER_UID, OTHER_UID) < 0 ? 99 : unaffected(&d));
+	int status;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
 	close(c);
 	assert_int_equal(daemon_stop(&d), 0);
 	daemon_clean(&d);
@@ -195,6 +240,10 @@ static void a_run_that_nobody_reads_is_paused_and_goes_on_when_somebody_does(voi
 	assert_int_equal(json_array_size(ids), 2000);
 	json_decref(ids);
 	json_decref(status);
+	/* Its keys and values were kept: but for the prompt's one token nothing was computed twice. */
+	status = wire_ask(c, "{\"op\":\"status\"}");
+	assert_in_range(json_integer_value(json_object_get(json_object_get(status, "tokens"), "prefill")), 0, 1);
+	json_decref(status);
 	close(c);
 	assert_int_equal(daemon_stop(&d), 0);
 	daemon_clean(&d);
@@ -204,6 +253,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_owner_has_no_more_than_the_limits),
+		cmocka_unit_test(what_one_owner_is_refused_another_may_do),
 		cmocka_unit_test(one_request_too_many_is_refused_and_those_that_wait_are_not),
 		cmocka_unit_test(a_run_that_nobody_reads_is_paused_and_goes_on_when_somebody_does),
 		cmocka_unit_test(runs_that_do_not_fit_together_all_end_with_their_own_bytes),

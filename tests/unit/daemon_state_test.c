@@ -16,6 +16,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "daemon/spill_format.h"
 #include "tests/support/daemon.h"
 #include "tests/support/wire.h"
 
@@ -440,6 +441,50 @@ static void the_newer_of_memory_and_disk_wins_when_falcond_dies(void **state)
 	clean(&d);
 }
 
+static uint32_t priority_in_file(const struct daemon *d, const char *session)
+{
+	char path[256];
+	uint32_t priority = UINT32_MAX;
+	file_of(d, session, path, sizeof path);
+	int fd = open(path, O_RDONLY);
+	assert_true(fd >= 0);
+	off_t at = (off_t)(sizeof(struct spill_header) + offsetof(struct board_record, priority));
+	assert_int_equal(pread(fd, &priority, sizeof priority, at), sizeof priority);
+	close(fd);
+	return priority;
+}
+
+static void a_sessions_priority_stays_until_an_append_changes_it(void **state)
+{
+	(void)state;
+	static const char *const appends[] = {"", ",\"priority\":\"interactive\"", ",\"priority\":\"batch\""};
+	static const uint32_t expected[] = {BOARD_BATCHED, BOARD_INTERACTIVE, BOARD_BATCHED};
+	struct daemon d;
+	json_t *ids = json_array();
+	daemon_prepare(&d);
+	start(&d, NULL);
+	int c = wire_open(d.path);
+	json_t *r = wire_ask(c, "{\"op\":\"generate\",\"session\":\"b\",\"request_id\":\"b\",\"ids\":[1],\"n\":2,\"priority\":\"batch\"}");
+	good(r);
+	read_run(c, "b", 0, ids);
+	for (int i = 0; i < 3; i++) {
+		json_decref(r);
+		r = wire_ask(c, "{\"op\":\"append\",\"session\":\"b\",\"at\":%lld,\"ids\":[1],\"n\":2%s}", length_of(c, "b"), appends[i]);
+		good(r);
+		read_run(c, "b", 0, ids);
+		close(c);
+		assert_int_equal(daemon_stop(&d), 0);
+		assert_int_equal(priority_in_file(&d, "b"), expected[i]);
+		start(&d, NULL);
+		c = wire_open(d.path);
+	}
+	json_decref(r);
+	json_decref(ids);
+	close(c);
+	assert_int_equal(daemon_stop(&d), 0);
+	clean(&d);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -451,6 +496,7 @@ int main(void)
 		cmocka_unit_test(sessions_that_do_not_fit_together_wait_on_disk_for_their_turn),
 		cmocka_unit_test(a_full_disk_is_told_and_loses_nothing),
 		cmocka_unit_test(the_newer_of_memory_and_disk_wins_when_falcond_dies),
+		cmocka_unit_test(a_sessions_priority_stays_until_an_append_changes_it),
 	};
 	return cmocka_run_group_tests_name("daemon_state", tests, NULL, NULL);
 }

@@ -91,6 +91,23 @@ static void deep_in_a_context_a_chunk_has_fewer_tokens(void **state)
 	schedule_done(&s);
 }
 
+static void a_chunk_grows_again_where_rows_cost_less_than_they_did(void **state)
+{
+	(void)state;
+	struct schedule s = {.pace = {.deep = 1000}};
+	struct schedule_item items[] = {{.owner = 1, .ready = 10000}, {.owner = 2, .ready = 1, .decode = true}};
+	for (int i = 0; i < 40; i++)
+		step(&s, items, 2, limits);
+	items[0].first = 6000; /* seven rows a token: one more goes far beyond what the last steps had */
+	for (int i = 0; i < 400; i++) {
+		schedule_share(&s, items, 2, limits);
+		schedule_measure(&s, (uint64_t)(machine(s.rows) / 3));
+	}
+	/* 5.8 would fit. */
+	assert_in_range(items[0].n, 4, 6);
+	schedule_done(&s);
+}
+
 static void a_token_at_any_depth_fits_in_the_end(void **state)
 {
 	(void)state;
@@ -269,6 +286,7 @@ int main(void)
 		cmocka_unit_test(everybody_who_generates_gets_a_token_before_any_prompt),
 		cmocka_unit_test(a_prompt_adds_no_more_than_chunk_ms_to_a_step_from_the_first_step_on),
 		cmocka_unit_test(deep_in_a_context_a_chunk_has_fewer_tokens),
+		cmocka_unit_test(a_chunk_grows_again_where_rows_cost_less_than_they_did),
 		cmocka_unit_test(a_token_at_any_depth_fits_in_the_end),
 		cmocka_unit_test(an_owner_gains_nothing_by_opening_many_sessions),
 		cmocka_unit_test(generated_tokens_are_paid_for_by_prompts_of_the_same_owner),
