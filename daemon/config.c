@@ -296,13 +296,15 @@ static const struct config_key *find_key(const char *name)
 	return NULL;
 }
 
-static bool is_section(const char *name)
+/* A bit per key of a section; 0: no section is called so. */
+static uint32_t section_keys(const char *name)
 {
+	uint32_t bits = 0;
 	size_t n = strlen(name);
 	for (int i = 0; i < CONFIG_KEYS; i++)
 		if (strncmp(keys[i].name, name, n) == 0 && keys[i].name[n] == '.')
-			return true;
-	return false;
+			bits |= 1u << i;
+	return bits;
 }
 
 static const char *event_name(yaml_event_type_t type)
@@ -322,7 +324,7 @@ struct reading {
 	const char *file;
 	yaml_parser_t parser;
 	uint32_t seen;     /* bit per key in this file */
-	bool section_seen; /* `limits`, the only one */
+	uint32_t sections; /* the keys of the sections that were there */
 	struct err *e;
 };
 
@@ -376,9 +378,10 @@ static int read_mapping(struct reading *r, const char *section);
 
 static int read_section(struct reading *r, const char *name, const struct place *at)
 {
-	if (r->section_seen)
+	uint32_t bits = section_keys(name);
+	if (r->sections & bits)
 		return fail_at(r->e, at, "%s: the section is there twice", name);
-	r->section_seen = true;
+	r->sections |= bits;
 	yaml_event_t v;
 	int code = next_event(r, &v);
 	if (code < 0)
@@ -400,7 +403,7 @@ static int read_pair(struct reading *r, const char *section, const yaml_event_t 
 	if (code < 0)
 		return code;
 	const char *name = (const char *)key->data.scalar.value;
-	if (section == NULL && is_section(name))
+	if (section == NULL && section_keys(name) != 0)
 		return read_section(r, name, &at);
 	char full[96];
 	int n = snprintf(full, sizeof full, "%s%s%s", section ? section : "", section ? "." : "", name);
@@ -518,6 +521,14 @@ int config_load(struct config *c, const char *file, struct err *e)
 		code = config_parse(c, file, text, length, e);
 	free(text);
 	return code;
+}
+
+struct config_about config_about(enum config_id id)
+{
+	const struct config_key *k = &keys[id];
+	struct config_about a = {.name = k->name, .fallback = k->fallback, .help = k->help};
+	expected(k, a.expected, sizeof a.expected);
+	return a;
 }
 
 void config_help(FILE *out)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The configuration: one table of keys, from which the YAML parser, the command line, `falcond --help` and the checks come.
- * etc/falcond.yaml explains each key to people.
+ * The configuration: one table of keys, from which the YAML parser, the command line, `falcond --help`, the checks and the
+ * manual come. etc/falcond.yaml explains each key to people.
  */
 #ifndef FALCON_DAEMON_CONFIG_H
 #define FALCON_DAEMON_CONFIG_H
@@ -60,6 +60,13 @@ int config_load(struct config *c, const char *file, struct err *e);
 
 /* One key from a text of its own, such as an option's argument. 0 or -EINVAL. */
 int config_set(struct config *c, enum config_id id, const char *value, struct err *e);
+
+/* A key as people are told of it. */
+struct config_about {
+	const char *name, *fallback, *help; /* fallback NULL: unset */
+	char expected[96];                  /* "a whole number from 0 to 1024" */
+};
+struct config_about config_about(enum config_id id);
 
 /* Name, default and meaning of every key, a line each. */
 void config_help(FILE *out);

@@ -7,7 +7,6 @@
 #include <config.h>
 
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +21,7 @@
 #include "base/log.h"
 #include "daemon/adopt.h"
 #include "daemon/child.h"
+#include "daemon/cli.h"
 #include "daemon/events.h"
 #include "daemon/notify.h"
 #include "daemon/packer.h"
@@ -29,9 +29,7 @@
 #include "daemon/upgrade.h"
 #include "daemon/web.h"
 
-enum { EXIT_FAILED = 1, EXIT_USAGE = 2, SETTLE_MS = 1000 };
-
-#define DEFAULT_FILE "/etc/falcond/falcond.yaml"
+enum { EXIT_FAILED = 1, SETTLE_MS = 1000 };
 
 struct app {
 	uv_loop_t *loop;
@@ -383,102 +381,20 @@ static int serve(struct app *a)
 	return a->status;
 }
 
-static void print_help(void)
-{
-	printf("usage: falcond [-c FILE] [options]\n\n"
-	       "Serves a Falcon language model from shared memory over a local socket; in the foreground, with its log on\n"
-	       "standard error. SIGTERM ends it after the step in progress.\n\n"
-	       "  -c, --config FILE   configuration [" DEFAULT_FILE " if it exists]\n"
-	       "      --model PATH    as the key `model`, and so on: options win over the file\n"
-	       "      --socket URL\n"
-	       "      --state DIR\n"
-	       "      --segments DIR\n"
-	       "      --http unix:PATH|127.0.0.1:PORT\n"
-	       "      --threads N\n"
-	       "      --kv f16|f32|q8\n"
-	       "      --check         check the configuration and exit\n"
-	       "      --version\n"
-	       "      --help\n\n"
-	       "Keys of the configuration [defaults]:\n");
-	config_help(stdout);
-}
-
-enum option_id { OPTION_MODEL = 256, OPTION_SOCKET, OPTION_STATE, OPTION_SEGMENTS, OPTION_HTTP, OPTION_THREADS, OPTION_KV, OPTION_CHECK,
-		 OPTION_VERSION, OPTION_HELP };
-
-static const struct option options[] = {
-	{"config", required_argument, NULL, 'c'}, {"model", required_argument, NULL, OPTION_MODEL},
-	{"socket", required_argument, NULL, OPTION_SOCKET}, {"state", required_argument, NULL, OPTION_STATE},
-	{"segments", required_argument, NULL, OPTION_SEGMENTS}, {"http", required_argument, NULL, OPTION_HTTP},
-	{"threads", required_argument, NULL, OPTION_THREADS},
-	{"kv", required_argument, NULL, OPTION_KV}, {"check", no_argument, NULL, OPTION_CHECK},
-	{"version", no_argument, NULL, OPTION_VERSION}, {"help", no_argument, NULL, OPTION_HELP}, {NULL, 0, NULL, 0},
-};
-
-/* What the command line says, in the order in which it counts: the file first. */
-struct command_line {
-	const char *file;
-	struct { enum config_id key; const char *value; } set[16];
-	size_t n_set;
-	bool check;
-};
-
-/* -1, or the status to exit with. */
-static int parse_options(int argc, char **argv, struct command_line *l)
-{
-	static const enum config_id keys[] = {
-		[OPTION_MODEL - OPTION_MODEL] = CONFIG_MODEL, [OPTION_SOCKET - OPTION_MODEL] = CONFIG_SOCKET,
-		[OPTION_STATE - OPTION_MODEL] = CONFIG_STATE, [OPTION_SEGMENTS - OPTION_MODEL] = CONFIG_SEGMENTS, [OPTION_THREADS - OPTION_MODEL] = CONFIG_THREADS,
-		[OPTION_KV - OPTION_MODEL] = CONFIG_KV, [OPTION_HTTP - OPTION_MODEL] = CONFIG_HTTP_LISTEN,
-	};
-	for (int c; (c = getopt_long(argc, argv, "c:h", options, NULL)) != -1;) {
-		switch (c) {
-		case 'c': l->file = optarg; break;
-		case OPTION_CHECK: l->check = true; break;
-		case OPTION_VERSION: puts("falcond " PACKAGE_VERSION); return 0;
-		case 'h': case OPTION_HELP: print_help(); return 0;
-		case '?': return EXIT_USAGE;
-		default:
-			if (l->n_set == sizeof l->set / sizeof l->set[0])
-				return EXIT_USAGE;
-			l->set[l->n_set].key = keys[c - OPTION_MODEL];
-			l->set[l->n_set++].value = optarg;
-		}
-	}
-	if (optind == argc)
-		return -1;
-	log_error("unexpected argument \"%s\"; falcond --help shows what there is", argv[optind]);
-	return EXIT_USAGE;
-}
-
-static int configure(struct config *c, const struct command_line *l, struct err *e)
-{
-	int r = 0;
-	config_init(c);
-	if (l->file != NULL || access(DEFAULT_FILE, F_OK) == 0)
-		r = config_load(c, l->file ? l->file : DEFAULT_FILE, e);
-	for (size_t i = 0; r == 0 && i < l->n_set; i++)
-		r = config_set(c, l->set[i].key, l->set[i].value, e);
-	const char *folder = getenv("STATE_DIRECTORY"); /* that systemd has made for the unit */
-	if (r == 0 && folder != NULL && !config_is_set(c, CONFIG_STATE))
-		r = config_set(c, CONFIG_STATE, folder, e);
-	return r;
-}
-
 int main(int argc, char **argv)
 {
 	static struct app a;
-	struct command_line l = {0};
+	struct cli cli;
 	struct err e;
 	log_open("falcond", LOG_INFO);
 	upgrade_init(&a.upgrade, argc, argv);
-	int status = parse_options(argc, argv, &l);
+	int status = cli_parse(&cli, argc, argv);
 	if (status >= 0)
 		return status;
-	if (configure(&a.config, &l, &e) < 0) {
+	if (cli_configure(&cli, &a.config, &e) < 0) {
 		print_err(&e);
-		status = EXIT_USAGE;
-	} else if (l.check) {
+		status = CLI_USAGE;
+	} else if (cli.check) {
 		log_info("the configuration is good");
 		status = 0;
 	} else if (prepare(&a, &e) < 0) {

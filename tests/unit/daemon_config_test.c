@@ -171,6 +171,37 @@ static void the_example_explains_every_key(void **state)
 	free(help);
 }
 
+/* "#key:" and "#  key:" become keys; a comment has a blank or more words first. */
+static void uncomment(char *text)
+{
+	for (char *line = text; line != NULL && *line != '\0'; line = strchr(line, '\n'), line = line ? line + 1 : NULL) {
+		size_t blanks = line[0] == '#' ? strspn(line + 1, " ") : 1;
+		size_t name = blanks == 1 ? 0 : strspn(line + 1 + blanks, "abcdefghijklmnopqrstuvwxyz_");
+		if (name > 0 && line[1 + blanks + name] == ':')
+			memmove(line, line + 1, strlen(line));
+	}
+}
+
+static void the_example_is_good_with_every_key_in_use(void **state)
+{
+	(void)state;
+	char path[4096], *text = calloc(1, 65536);
+	snprintf(path, sizeof path, "%s/etc/falcond.yaml", getenv("srcdir") ? getenv("srcdir") : ".");
+	FILE *f = fopen(path, "r");
+	assert_non_null(f);
+	assert_true(fread(text, 1, 65535, f) > 0);
+	fclose(f);
+	uncomment(text);
+	struct config c;
+	struct err e;
+	config_init(&c);
+	if (config_parse(&c, "etc/falcond.yaml", text, strlen(text), &e) < 0)
+		fail_msg("%s", e.what);
+	assert_int_equal(c.set, (1u << CONFIG_KEYS) - 1);
+	config_done(&c);
+	free(text);
+}
+
 static void a_uid_map_is_whole_only_if_it_maps_every_uid_to_itself(void **state)
 {
 	(void)state;
@@ -193,6 +224,7 @@ int main(void)
 		cmocka_unit_test(every_mistake_is_told_with_its_place_and_what_would_be_right),
 		cmocka_unit_test(an_option_is_checked_like_its_key),
 		cmocka_unit_test(the_example_explains_every_key),
+		cmocka_unit_test(the_example_is_good_with_every_key_in_use),
 		cmocka_unit_test(a_uid_map_is_whole_only_if_it_maps_every_uid_to_itself),
 	};
 	return cmocka_run_group_tests_name("daemon_config", tests, NULL, NULL);
