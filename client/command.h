@@ -51,6 +51,8 @@ struct command {
 
 extern const struct command *const commands[];
 extern const unsigned n_commands;
+const struct command *command_named(const char *name); /* NULL: there is none */
+void command_usage(void);                              /* prints the commands */
 
 /* One a file. */
 extern const struct command command_generate, command_chat, command_run, command_tokenize, command_detokenize, command_score,

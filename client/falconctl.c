@@ -1,9 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * falconctl: the command line. Text on standard output and nothing else; messages on standard error; exit 0, 1 failed,
- * 2 usage, 3 no daemon, 130 interrupted.
- */
-#include <signal.h>
+/* What the commands of falconctl share, and the table of them, from which its help, completions and manual come. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,7 +7,6 @@
 #include "base/spawn.h"
 #include "client/command.h"
 #include "client/console.h"
-#include "config.h"
 
 const struct command *const commands[] = {
 	&command_generate, &command_chat, &command_run, &command_tokenize, &command_detokenize, &command_score, &command_sessions,
@@ -20,7 +15,7 @@ const struct command *const commands[] = {
 };
 const unsigned n_commands = sizeof commands / sizeof *commands;
 
-static const struct command *find_command(const char *name)
+const struct command *command_named(const char *name)
 {
 	for (unsigned i = 0; i < n_commands; i++)
 		if (strcmp(commands[i]->name, name) == 0)
@@ -28,7 +23,7 @@ static const struct command *find_command(const char *name)
 	return NULL;
 }
 
-static void print_usage(void)
+void command_usage(void)
 {
 	printf("falconctl [-s URL] [--wait S] COMMAND [ARGUMENT]...\n\nTalks to falcond, which serves a Falcon language model.\n\n");
 	for (unsigned i = 0; i < n_commands; i++)
@@ -39,10 +34,10 @@ static void print_usage(void)
 static int help(const struct arguments *a)
 {
 	if (a->n_positional == 0) {
-		print_usage();
+		command_usage();
 		return COMMAND_OK;
 	}
-	const struct command *c = find_command(a->positional[0]);
+	const struct command *c = command_named(a->positional[0]);
 	if (c == NULL)
 		return options_refuse("no command '%s'; see 'falconctl help'", a->positional[0]);
 	options_help(c);
@@ -139,36 +134,4 @@ int command_show(const struct arguments *a, int (*ask)(struct falcon *f, const c
 	buf_done(&out);
 	falcon_close(f);
 	return rc;
-}
-
-int main(int argc, char **argv)
-{
-	struct arguments a = {0};
-	int used = 0;
-	signal(SIGPIPE, SIG_IGN);
-	if (argc == 2 && strcmp(argv[1], "--version") == 0) {
-		printf("falconctl %s\n", PACKAGE_VERSION);
-		return COMMAND_OK;
-	}
-	int rc = options_parse(NULL, argc - 1, argv + 1, &a, &used);
-	if (rc != 0)
-		return rc;
-	if (options_has(&a, "help")) {
-		print_usage();
-		return COMMAND_OK;
-	}
-	if (used == argc - 1)
-		return options_refuse("expected a command; see 'falconctl help'");
-	const struct command *c = find_command(argv[1 + used]);
-	if (c == NULL)
-		return options_refuse("no command '%s'; see 'falconctl help'", argv[1 + used]);
-	int rest = 2 + used;
-	rc = options_parse(c, argc - rest, argv + rest, &a, &used);
-	if (rc != 0)
-		return rc;
-	if (options_has(&a, "help")) {
-		options_help(c);
-		return COMMAND_OK;
-	}
-	return c->run(&a);
 }
