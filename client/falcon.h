@@ -84,9 +84,10 @@ FALCON_API int falcon_set_real(struct falcon_request *r, const char *field, doub
 FALCON_API int falcon_set_bool(struct falcon_request *r, const char *field, bool value, struct falcon_error *e);
 FALCON_API int falcon_set_ids(struct falcon_request *r, const char *field, const int32_t *ids, size_t n, struct falcon_error *e);
 FALCON_API int falcon_add_stop(struct falcon_request *r, const char *text, size_t length, struct falcon_error *e);
+FALCON_API int falcon_add_bias(struct falcon_request *r, int32_t id, double bias, struct falcon_error *e);
+
 /* One message of a conversation, "system", "user" or "assistant", behind those added before: "messages", instead of a prompt. */
 FALCON_API int falcon_add_message(struct falcon_request *r, const char *role, const char *text, size_t length, struct falcon_error *e);
-FALCON_API int falcon_add_bias(struct falcon_request *r, int32_t id, double bias, struct falcon_error *e);
 
 /* A run that has been started. */
 struct falcon_run {

@@ -17,7 +17,7 @@ static int upgrade(const struct arguments *a)
 }
 
 const struct command command_upgrade = {
-	.name = "upgrade", .help = "Restarts falcond as the program that is installed now; sessions go on",
+	.name = "upgrade", .synopsis = "", .help = "Restarts falcond as the program that is installed now; sessions go on",
 	.details = "For administrators, where falcond was not started by systemd (there `systemctl restart falcond` does the same).\n"
 		   "Returns when the new falcond serves.",
 	.run = upgrade};
