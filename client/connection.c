@@ -110,6 +110,7 @@ static void forget_results(struct falcon *f)
 	json_decref(f->results.reply);
 	ids_done(&f->results.ids);
 	free(f->results.logprobs);
+	free(f->results.top);
 	free(f->results.rows);
 	buf_done(&f->results.text);
 	f->results = (struct client_results){0};

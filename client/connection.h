@@ -13,6 +13,7 @@ struct client_results {
 	json_t *reply;
 	struct ids ids;
 	double *logprobs;
+	struct falcon_likely *top;
 	float *rows;
 	struct buf text;
 };

@@ -114,12 +114,18 @@ struct falcon_piece {
 	uint32_t computed; /* tokens of the session that are computed: how far a prompt is read */
 	bool done;
 	char finish[16]; /* with done: stop, eos, length, context, cancelled, error */
-	/* Of a session made by falcon_score(): */
-	const double *logprobs; /* [i]: ln p(token at position first + i + 1, given all before it); NaN where there is none */
+	/*
+	 * Of a run with the request's "logprobs": ln p(ids[i], given all before it), NaN where there is none. Of a session made by
+	 * falcon_score(): [i] of the token at position first + i + 1.
+	 */
+	const double *logprobs; /* [n_logprobs] */
 	size_t n_logprobs;
 	uint32_t first;
 	const float *rows; /* [n_rows][vocab] logits, if they were asked for; row i is what follows position first + i */
 	size_t n_rows;
+	/* Of a run with "logprobs" above 0: the likeliest tokens in the place of ids[i] are top[i * n_top] and so on. */
+	const struct falcon_likely { int32_t id; double logprob; } *top; /* [n_ids][n_top]; id -1: the vocabulary has no more */
+	size_t n_top;
 };
 
 /* Waits at most wait_ms (30000 at most) for something after *cursor, and moves *cursor behind it. Nothing is no error. */

@@ -4,6 +4,7 @@
  * away), nothing goes on for it on the daemon: a session without a name is dropped, a named one's run is cancelled.
  */
 #include <jansson.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,7 @@ static const struct option_info options[] = {
 	{"ignore-eos", NULL, IPC_F_IGNORE_EOS, NULL},
 	{"session", "NAME", OPTION_NO_FIELD, "continue the session of that name, or begin it; it stays in the daemon"},
 	{"template", "NAME", IPC_F_TEMPLATE, NULL},
+	{"logprobs", "N", IPC_F_LOGPROBS, "--json has each token's log-probability, and those of the N likeliest in its place"},
 	{"json", NULL, OPTION_NO_FIELD, "print one JSON object at the end instead of the text"},
 	{"ids", NULL, OPTION_NO_FIELD, "the prompt is a JSON array of token ids, and so is the output"},
 };
@@ -39,6 +41,7 @@ struct generation {
 	struct falcon_run run;
 	struct buf text;      /* with json */
 	struct ids generated; /* with json or ids */
+	json_t *logprobs, *top; /* with json and logprobs, else NULL */
 	char finish[16];
 	uint32_t n_generated;
 	uint64_t asked_ns, accepted_ns, first_ns, last_ns; /* the request went, was accepted; tokens came */
@@ -107,6 +110,23 @@ static int start(struct generation *g, struct falcon_error *e)
 	return 0;
 }
 
+static json_t *real_or_null(double value)
+{
+	return isfinite(value) ? json_real(value) : json_null();
+}
+
+static void take_logprobs(struct generation *g, const struct falcon_piece *p)
+{
+	for (size_t i = 0; i < p->n_logprobs; i++) {
+		json_t *list = json_array();
+		for (size_t j = i * p->n_top; j < (i + 1) * p->n_top; j++)
+			if (p->top[j].id >= 0)
+				json_array_append_new(list, json_pack("[i,f]", (int)p->top[j].id, p->top[j].logprob));
+		json_array_append_new(g->logprobs, real_or_null(p->logprobs[i]));
+		json_array_append_new(g->top, list);
+	}
+}
+
 /* Takes over one reply. 0, or -1: it cannot be written. */
 static int take_piece(struct generation *g, const struct falcon_piece *p)
 {
@@ -119,6 +139,8 @@ static int take_piece(struct generation *g, const struct falcon_piece *p)
 	if (g->json || g->ids)
 		for (size_t i = 0; i < p->n_ids; i++)
 			ids_add(&g->generated, p->ids[i]);
+	if (g->logprobs != NULL)
+		take_logprobs(g, p);
 	if (g->json)
 		buf_add(&g->text, p->text, p->text_length);
 	else if (!g->ids)
@@ -157,6 +179,10 @@ static int print_object(struct generation *g)
 				   (json_int_t)g->n_generated, "finish", g->finish, "seed", (json_int_t)g->run.seed, "prefill_ms",
 				   ms_between(g->accepted_ns, g->first_ns), "decode_ms", ms_between(g->first_ns, g->last_ns), "ttft_ms",
 				   ms_between(g->asked_ns, g->first_ns));
+	if (g->logprobs != NULL) {
+		json_object_set(object, "logprobs", g->logprobs);
+		json_object_set(object, "top_logprobs", g->top);
+	}
 	struct buf out = {0};
 	ipc_encode(object, &out);
 	buf_add(&out, "\n", 1);
@@ -222,6 +248,12 @@ static int stream(struct generation *g)
 static int generate(const struct arguments *a)
 {
 	struct generation g = {.name = options_value(a, "session"), .json = options_has(a, "json"), .ids = options_has(a, "ids")};
+	if (options_has(a, "logprobs") && !g.json)
+		return options_refuse("--logprobs is told by --json alone");
+	if (options_has(a, "logprobs")) {
+		g.logprobs = json_array();
+		g.top = json_array();
+	}
 	g.request = falcon_request_new();
 	int rc = options_fields(a, g.request);
 	if (rc == 0)
@@ -234,6 +266,8 @@ static int generate(const struct arguments *a)
 	falcon_request_free(g.request);
 	buf_done(&g.text);
 	ids_done(&g.generated);
+	json_decref(g.logprobs);
+	json_decref(g.top);
 	return rc;
 }
 
@@ -244,6 +278,7 @@ const struct command command_generate = {
 	.details = "The prompt is the argument, standard input, or both: the argument first, joined by a newline. One trailing newline\n"
 		   "of standard input is removed. Only the continuation is printed, as it comes.\n\n"
 		   "--json prints {session, text, ids, n_prompt, n_cached, n_generated, finish, seed, prefill_ms, decode_ms, ttft_ms}:\n"
+		   "with --logprobs also {logprobs: [number, ...], top_logprobs: [[[id, number], ...], ...]}, one for each id.\n"
 		   "prefill_ms from the request's acceptance to the first token, decode_ms from there to the last one, ttft_ms from the\n"
 		   "request to the first token, all as seen from here.",
 	.options = options,

@@ -95,10 +95,9 @@ static int rows_of(struct falcon *f, const json_t *rows, struct falcon_piece *pi
 	return 0;
 }
 
-/* What a score's reply has beside the cursor. */
-static int scores_of(struct falcon *f, const json_t *reply, struct falcon_piece *piece)
+/* An array of numbers, and null where there is none. */
+static int logprobs_of(struct falcon *f, const json_t *logprobs, struct falcon_piece *piece)
 {
-	const json_t *logprobs = json_object_get(reply, "logprobs"), *rows = json_object_get(reply, "rows");
 	if (!json_is_array(logprobs))
 		return -1;
 	size_t n = json_array_size(logprobs);
@@ -111,7 +110,57 @@ static int scores_of(struct falcon *f, const json_t *reply, struct falcon_piece 
 	}
 	piece->logprobs = values;
 	piece->n_logprobs = n;
+	return 0;
+}
+
+/* What a score's reply has beside the cursor. */
+static int scores_of(struct falcon *f, const json_t *reply, struct falcon_piece *piece)
+{
+	const json_t *rows = json_object_get(reply, "rows");
+	if (logprobs_of(f, json_object_get(reply, "logprobs"), piece) < 0)
+		return -1;
 	return rows == NULL || json_is_null(rows) ? 0 : rows_of(f, rows, piece);
+}
+
+/* [[[id, logprob], ...], ...], a list a token; the longest one says how many there are of each. */
+static int top_of(struct falcon *f, const json_t *lists, struct falcon_piece *piece)
+{
+	size_t n = json_array_size(lists), most = 0, i, j;
+	json_t *list, *pair;
+	json_array_foreach (lists, i, list)
+		most = json_array_size(list) > most ? json_array_size(list) : most;
+	if (!json_is_array(lists) || n != piece->n_ids || most > 1 << 16)
+		return -1;
+	struct falcon_likely *top = client_results(f)->top = xcalloc(n * most + 1, sizeof *top);
+	for (i = 0; i < n * most; i++)
+		top[i].id = -1;
+	json_array_foreach (lists, i, list)
+		json_array_foreach (list, j, pair) {
+			const json_t *id = json_array_get(pair, 0), *logprob = json_array_get(pair, 1);
+			if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX || !json_is_number(logprob))
+				return -1;
+			top[i * most + j] = (struct falcon_likely){.id = (int32_t)json_integer_value(id), .logprob = json_number_value(logprob)};
+		}
+	piece->top = top;
+	piece->n_top = most;
+	return 0;
+}
+
+/* What a generating run's reply has beside the cursor. */
+static int tokens_of(struct falcon *f, const json_t *reply, struct falcon_piece *piece)
+{
+	const json_t *text = json_object_get(reply, "text"), *logprobs = json_object_get(reply, "logprobs");
+	const json_t *top = json_object_get(reply, "top_logprobs");
+	struct ids *list = &client_results(f)->ids;
+	if (!json_is_string(text) || ids_of(json_object_get(reply, "ids"), list) < 0)
+		return -1;
+	piece->text = json_string_value(text);
+	piece->text_length = json_string_length(text);
+	piece->ids = list->data;
+	piece->n_ids = list->length;
+	if (logprobs != NULL && (logprobs_of(f, logprobs, piece) < 0 || piece->n_logprobs != piece->n_ids))
+		return -1;
+	return top == NULL ? 0 : top_of(f, top, piece);
 }
 
 int falcon_next(struct falcon *f, const char *session, uint32_t *cursor, uint32_t wait_ms, struct falcon_piece *ret,
@@ -125,22 +174,12 @@ int falcon_next(struct falcon *f, const char *session, uint32_t *cursor, uint32_
 		return client_error(e, "bad_request", "the session's name is not UTF-8");
 	if (client_call(f, "next", request, &reply, e) < 0)
 		return -1;
-	const json_t *done = json_object_get(reply, "done"), *text = json_object_get(reply, "text");
-	const json_t *finish = json_object_get(reply, "finish"), *ids = json_object_get(reply, "ids");
+	const json_t *done = json_object_get(reply, "done"), *finish = json_object_get(reply, "finish");
+	bool generates = json_is_array(json_object_get(reply, "ids"));
 	if (count_of(reply, "cursor", &behind) < 0 || !json_is_boolean(done))
 		return client_bad_reply(f, "next", e);
-	if (json_object_get(reply, "logprobs") != NULL) {
-		if (scores_of(f, reply, &piece) < 0)
-			return client_bad_reply(f, "next", e);
-	} else {
-		struct ids *list = &client_results(f)->ids;
-		if (!json_is_array(ids) || !json_is_string(text) || ids_of(ids, list) < 0)
-			return client_bad_reply(f, "next", e);
-		piece.text = json_string_value(text);
-		piece.text_length = json_string_length(text);
-		piece.ids = list->data;
-		piece.n_ids = list->length;
-	}
+	if (generates ? tokens_of(f, reply, &piece) < 0 : scores_of(f, reply, &piece) < 0)
+		return client_bad_reply(f, "next", e);
 	piece.computed = (uint32_t)json_integer_value(json_object_get(reply, "computed"));
 	piece.done = json_is_true(done);
 	if (json_is_string(finish))

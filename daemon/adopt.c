@@ -125,7 +125,7 @@ static bool restore(const struct tokenlog *l, struct sessions *t, struct owners 
 	struct owner *owner = owner_get(o, r->owner);
 	if (session_find(t, owner, r->name, r->name_length) != NULL)
 		return false;
-	struct session *s = session_restore(t, owner, r, l->ids, r->n_tokens);
+	struct session *s = session_restore(t, owner, r, l->ids, l->probs, r->n_tokens);
 	if (s == NULL)
 		return false;
 	run_restore(t, s, board_run(r->over) != r->ready);

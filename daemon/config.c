@@ -78,6 +78,8 @@ static const struct config_key {
 				"pages of 32 tokens that the running sessions of one user may need; 0 is no limit"},
 	[CONFIG_LIMIT_QUEUED_TOKENS] = {"limits.queued_tokens", TYPE_COUNT, AT(limits.queued_tokens), 1, 1ull << 40, "1048576", NULL,
 					"tokens of prompts of one user that wait to be computed"},
+	[CONFIG_LIMIT_LOGPROBS] = {"limits.logprobs", TYPE_SIZE, AT(limits.logprobs), 0, 1ull << 46, "256M", NULL,
+				   "bytes that the log-probabilities of one user's sessions may need"},
 	[CONFIG_HTTP_LISTEN] = {"http.listen", TYPE_TEXT, AT(http.listen), 0, 0, NULL, NULL,
 				"addresses for HTTP with blanks between: unix:PATH, 127.0.0.1:PORT; unset: no HTTP"},
 	[CONFIG_HTTP_KEYS] = {"http.keys", TYPE_TEXT, AT(http.keys), 0, 0, NULL, NULL,

@@ -18,8 +18,8 @@ enum config_id {
 	CONFIG_STATE, CONFIG_SPILL_AFTER, CONFIG_SEGMENTS,
 	CONFIG_THREADS, CONFIG_KV, CONFIG_DENSE, CONFIG_MEMORY, CONFIG_CHUNK_MS, CONFIG_SPECULATE,
 	CONFIG_DETACH_AFTER, CONFIG_STEP_DEADLINE, CONFIG_LIMIT_MESSAGE, CONFIG_LIMIT_REQUESTS,
-	CONFIG_LIMIT_SESSIONS, CONFIG_LIMIT_PAGES, CONFIG_LIMIT_QUEUED_TOKENS, CONFIG_HTTP_LISTEN,
-	CONFIG_HTTP_KEYS, CONFIG_KEYS
+	CONFIG_LIMIT_SESSIONS, CONFIG_LIMIT_PAGES, CONFIG_LIMIT_QUEUED_TOKENS, CONFIG_LIMIT_LOGPROBS,
+	CONFIG_HTTP_LISTEN, CONFIG_HTTP_KEYS, CONFIG_KEYS
 };
 
 /* Texts are owned by the struct and NULL where nothing is set; numbers are within the table's bounds. */
@@ -38,6 +38,7 @@ struct config {
 	struct {
 		uint64_t message;       /* bytes */
 		uint64_t requests, sessions, pages, queued_tokens; /* of one owner; pages 0: no limit */
+		uint64_t logprobs;      /* bytes, of one owner */
 	} limits;
 	struct { char *listen, *keys; } http;
 	uint32_t set; /* bit per enum config_id: set by the file or the command line */

@@ -4,6 +4,7 @@
  * tells whether it has been done, and then the first reply is given again. Tokenizing may take a turn in a thread, so what
  * was checked before it is checked again after.
  */
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -12,6 +13,7 @@
 #include "daemon/ops.h"
 #include "daemon/pressure.h"
 #include "daemon/share.h"
+#include "shm/probs.h"
 
 static uint64_t draw_seed(void)
 {
@@ -54,6 +56,22 @@ static int admit(struct request *q, const struct session *s, uint32_t n_tokens, 
 		return -1;
 	}
 	return 0;
+}
+
+/*
+ * The same of log-probabilities: of a run with these flags of tokens [n_given, n_end), in the place of a session that counts for
+ * `counted` bytes already.
+ */
+static int admit_probs(struct request *q, uint32_t flags, uint32_t n_given, uint64_t n_end, uint64_t counted)
+{
+	uint32_t context = q->server->sessions.board.header->n_context, end = n_end < context ? (uint32_t)n_end : context;
+	uint64_t need = end > n_given ? probs_bytes(flags, end - n_given) : 0, limit = q->server->config->limits.logprobs;
+	if (need <= counted || q->owner->probs + need - counted <= limit)
+		return 0;
+	request_failf(q, IPC_TOO_MANY, "ask for a smaller `n` or less `logprobs`, or drop sessions whose log-probabilities you have read",
+		      "your log-probabilities would need %llu bytes, the limit is %llu", (unsigned long long)(q->owner->probs + need - counted),
+		      (unsigned long long)limit);
+	return -1;
 }
 
 int ops_make_room(struct request *q, const struct session *keep)
@@ -141,10 +159,13 @@ static int set_params(struct request *q, const struct session *s)
 	return 0;
 }
 
-static void set_flags(const struct request *q, struct session *s)
+/* Those of the request's run, in a session that has `flags`. Log-probabilities are of one run, the rest stays if left out. */
+static uint32_t run_flags(const struct request *q, uint32_t flags)
 {
 	if (q->in.op != IPC_APPEND || ipc_has(&q->in, IPC_F_IGNORE_EOS))
-		s->flags = (s->flags & ~(uint32_t)BOARD_IGNORE_EOS) | (q->in.ignore_eos ? BOARD_IGNORE_EOS : 0);
+		flags = (flags & ~(uint32_t)BOARD_IGNORE_EOS) | (q->in.ignore_eos ? BOARD_IGNORE_EOS : 0);
+	flags &= ~(uint32_t)(BOARD_LOGPROBS | BOARD_TOPS);
+	return ipc_has(&q->in, IPC_F_LOGPROBS) ? flags | board_logprobs(q->in.logprobs) : flags;
 }
 
 static void reply_run(struct request *q, const struct session *s, uint32_t n_given, uint32_t n_cached, uint64_t seed)
@@ -203,8 +224,9 @@ static void generate(struct request *q)
 	if (answered(q, &q->in.session))
 		return;
 	struct share h = share_find(t, q->owner, priority_of(&q->in), q->ids.data, n);
-	uint32_t held = h.n_coming > 0 ? h.n_coming : h.n_live;
-	if (admit(q, NULL, n, share_tokens(&h), held, (uint64_t)n + q->in.n) < 0 || ops_make_room(q, NULL) < 0)
+	uint32_t held = h.n_coming > 0 ? h.n_coming : h.n_live, flags = run_flags(q, 0);
+	uint64_t end = (uint64_t)n + q->in.n;
+	if (admit(q, NULL, n, share_tokens(&h), held, end) < 0 || admit_probs(q, flags, n, end, 0) < 0 || ops_make_room(q, NULL) < 0)
 		return;
 	struct session *s = make_session(q, &q->in.session);
 	struct board_record *r = board_record(&t->board, s->slot);
@@ -212,13 +234,14 @@ static void generate(struct request *q)
 		run_drop(t, s);
 		return;
 	}
-	set_flags(q, s);
+	s->flags = flags;
 	write_log(q, s, 0);
 	s->n_given = s->n_tokens = n;
 	s->n_end = n + q->in.n;
 	s->first_given = s->first_cursor = n;
 	s->n_cached = s->first_cached = share_tokens(&h);
 	s->first_seed = r->params.seed;
+	session_count_probs(t, s);
 	metrics_run_begins(s);
 	run_start(t, s);
 	reply_run(q, s, n, s->n_cached, r->params.seed);
@@ -274,15 +297,17 @@ static void append(struct request *q)
 		return;
 	}
 	uint32_t n = ipc_has(&q->in, IPC_F_N) ? q->in.n : s->n_end - s->n_given;
-	uint32_t n_kv = s->releasing ? 0 : s->n_kv, known = session_known(s);
-	if (!may_append(q, s) || admit(q, s, end, known, s->releasing ? 0 : s->n_pages, (uint64_t)end + n) < 0 || set_params(q, s) < 0)
+	uint32_t n_kv = s->releasing ? 0 : s->n_kv, known = session_known(s), flags = run_flags(q, s->flags);
+	if (!may_append(q, s) || admit(q, s, end, known, s->releasing ? 0 : s->n_pages, (uint64_t)end + n) < 0 ||
+	    admit_probs(q, flags, end, (uint64_t)end + n, s->probs) < 0 || set_params(q, s) < 0)
 		return;
-	set_flags(q, s);
+	s->flags = flags;
 	write_log(q, s, q->in.at);
 	s->n_given = s->n_tokens = end;
 	s->n_end = end + n;
 	s->n_kv = n_kv;
 	s->n_cached = known;
+	session_count_probs(t, s);
 	metrics_run_begins(s);
 	run_start(t, s);
 	reply_run(q, s, end, s->n_cached, r->params.seed);
@@ -296,6 +321,17 @@ void op_append(struct request *q)
 	if (q->in.at > 0 && q->in.at <= s->n_tokens)
 		q->before = board_log(&q->server->sessions.board, s->slot)[q->in.at - 1];
 	request_work(q, ops_heavy(q), ops_make_ids, append);
+}
+
+/* What the donor's run has said of its tokens. Without memory for it the new session tells no log-probabilities. */
+static void copy_probs(struct sessions *t, struct session *s, const struct session *donor)
+{
+	uint32_t n = donor->n_tokens - donor->n_given;
+	void *entries = xmalloc(probs_bytes(s->flags, n) + 1);
+	if (probs_read(&t->board, donor->slot, s->flags, 0, n, entries) < 0 || probs_write(&t->board, s->slot, s->flags, 0, n, entries) < 0)
+		s->flags &= ~(uint32_t)(BOARD_LOGPROBS | BOARD_TOPS);
+	free(entries);
+	session_count_probs(t, s);
 }
 
 /* The new session has the donor's record but for names, its log and what is computed of it. */
@@ -318,6 +354,7 @@ static void copy_session(struct request *q, struct session *s, const struct sess
 	s->n_end = donor->n_end;
 	s->n_tokens = s->first_cursor = donor->n_tokens;
 	memcpy(board_log(&t->board, s->slot), board_log(&t->board, donor->slot), donor->n_tokens * sizeof(int32_t));
+	copy_probs(t, s, donor);
 	s->finish = donor->finish;
 	run_share_pages(t, s, donor);
 	s->n_cached = s->n_kv;
@@ -338,7 +375,7 @@ void op_fork(struct request *q)
 	bool running = session_running(donor) && !donor->cancelling;
 	if (running && admit(q, NULL, donor->n_tokens, donor->releasing ? 0 : donor->n_kv, 0, donor->n_end) < 0)
 		return;
-	if (ops_make_room(q, donor) < 0)
+	if (admit_probs(q, donor->flags, donor->n_given, donor->n_end, 0) < 0 || ops_make_room(q, donor) < 0)
 		return;
 	struct session *s = make_session(q, &q->in.new_session);
 	copy_session(q, s, donor);

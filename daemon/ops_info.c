@@ -8,9 +8,10 @@ void op_hello(struct request *q)
 {
 	const struct server *s = q->server;
 	const struct config *c = s->config;
-	json_t *limits = json_pack("{s:I,s:I,s:I,s:I,s:I}", "message", (json_int_t)c->limits.message, "requests",
+	json_t *limits = json_pack("{s:I,s:I,s:I,s:I,s:I,s:I}", "message", (json_int_t)c->limits.message, "requests",
 				   (json_int_t)c->limits.requests, "sessions", (json_int_t)c->limits.sessions, "pages",
-				   (json_int_t)c->limits.pages, "queued_tokens", (json_int_t)c->limits.queued_tokens);
+				   (json_int_t)c->limits.pages, "queued_tokens", (json_int_t)c->limits.queued_tokens, "logprobs",
+				   (json_int_t)c->limits.logprobs);
 	request_reply(q, json_pack("{s:i,s:s,s:s,s:I,s:I,s:o,s:I,s:b}", "protocol", IPC_VERSION, "version", PACKAGE_VERSION, "model",
 				   s->store->model, "context", (json_int_t)s->store->board.header->n_context, "vocab",
 				   (json_int_t)s->store->hp.n_vocab, "limits", limits, "uid", (json_int_t)q->owner->id, "admin", q->admin));

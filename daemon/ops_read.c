@@ -7,6 +7,7 @@
 #include "base/base64.h"
 #include "base/clock.h"
 #include "daemon/ops.h"
+#include "shm/probs.h"
 
 enum {
 	IDS_MOST = 16384, /* of one reply */
@@ -78,12 +79,57 @@ static json_t *finish_reply(json_t *r, const struct session *s, bool done)
 	return r;
 }
 
+static json_t *logprob_json(float value)
+{
+	return isfinite(value) ? json_real((double)value) : json_null();
+}
+
+/* [[id, logprob], ...] of the likeliest tokens. */
+static json_t *top_json(const struct prob *top, uint32_t n, uint32_t n_vocab)
+{
+	json_t *list = json_array();
+	for (uint32_t i = 0; i < n; i++)
+		if (top[i].id >= 0 && (uint32_t)top[i].id < n_vocab && isfinite(top[i].logprob))
+			json_array_append_new(list, json_pack("[i,f]", (int)top[i].id, (double)top[i].logprob));
+	return list;
+}
+
+/* Adds what the run says of its tokens [from, to): null of one that no sound engine wrote. */
+static void add_logprobs(const struct request *q, const struct session *s, json_t *r, uint32_t from, uint32_t to)
+{
+	const struct sessions *t = &q->server->sessions;
+	const int32_t *log = board_log(&t->board, s->slot);
+	uint32_t n = to - from, per_token = probs_per_token(s->flags);
+	struct prob *entries = xcalloc((size_t)n * per_token + 1, sizeof *entries);
+	json_t *logprobs = json_array(), *tops = json_array();
+	if (probs_read(&t->board, s->slot, s->flags, from - s->n_given, n, entries) < 0)
+		memset(entries, 0xff, (size_t)n * per_token * sizeof *entries);
+	for (uint32_t i = 0; i < n; i++) {
+		const struct prob *entry = entries + (size_t)i * per_token;
+		json_array_append_new(logprobs, entry->id == log[from + i] ? logprob_json(entry->logprob) : json_null());
+		json_array_append_new(tops, top_json(entry + 1, per_token - 1, t->n_vocab));
+	}
+	json_object_set_new(r, "logprobs", logprobs);
+	if (per_token > 1)
+		json_object_set_new(r, "top_logprobs", tops);
+	else
+		json_decref(tops);
+	free(entries);
+}
+
+/* Tokens of one reply: fewer where much is told of each. */
+static uint32_t tokens_that_fit(const struct session *s)
+{
+	uint32_t per_token = probs_per_token(s->flags);
+	return per_token > 1 ? IDS_MOST / per_token : IDS_MOST;
+}
+
 static json_t *text_reply(struct request *q, struct session *s)
 {
 	struct server *server = q->server;
 	const struct board *b = &server->sessions.board;
 	const struct board_record *record = board_record(b, s->slot);
-	uint32_t from = cursor_of(q, s), to = s->n_tokens - from > IDS_MOST ? from + IDS_MOST : s->n_tokens;
+	uint32_t from = cursor_of(q, s), most = tokens_that_fit(s), to = s->n_tokens - from > most ? from + most : s->n_tokens;
 	bool done = !session_running(s) && to == s->n_tokens;
 	struct buf text = {0};
 	stream_follow(&s->stream, server->store->tokenizer, record, board_log(b, s->slot), s->n_tokens);
@@ -91,6 +137,8 @@ static json_t *text_reply(struct request *q, struct session *s)
 	json_t *r = json_pack("{s:o,s:s%,s:I}", "ids", ops_ids_json(board_log(b, s->slot) + from, to - from), "text",
 			      text.length ? text.data : "", text.length, "cursor", (json_int_t)to);
 	buf_done(&text);
+	if (s->flags & BOARD_LOGPROBS)
+		add_logprobs(q, s, r, from, to);
 	if (to == from && !done)
 		json_object_set_new(r, "computed", json_integer(s->n_kv));
 	if (done)
@@ -103,11 +151,6 @@ static uint32_t rows_that_fit(const struct request *q, const struct session *s)
 {
 	uint64_t n = q->server->config->limits.message * 3 / 4 / ((uint64_t)s->scores.n_vocab * sizeof(float));
 	return n > 2 ? (uint32_t)n - 1 : 1; /* room for the rest of the reply */
-}
-
-static json_t *logprob_json(float value)
-{
-	return isfinite(value) ? json_real((double)value) : json_null();
 }
 
 static json_t *score_reply(struct request *q, struct session *s)

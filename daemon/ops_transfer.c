@@ -168,7 +168,7 @@ void op_export(struct request *q)
 /* Bytes of this part that are kept: of others than administrators those that can be of a head. */
 static size_t kept_bytes(const struct request *q, size_t n)
 {
-	uint64_t most = spill_head_bytes(q->server->spill.model.n_context);
+	uint64_t most = spill_head_most(q->server->spill.model.n_context);
 	if (q->admin || q->in.offset + n <= most)
 		return n;
 	return q->in.offset < most ? (size_t)(most - q->in.offset) : 0;
@@ -240,7 +240,7 @@ static void make_session(struct request *q, struct transfer *t)
 	rename_record(q, &r);
 	if (!may_import(q, &t->head, &r))
 		return;
-	struct session *s = session_restore(sessions, q->owner, &r, t->head.log, t->head.header.n_tokens);
+	struct session *s = session_restore(sessions, q->owner, &r, t->head.log, t->head.probs, t->head.header.n_tokens);
 	spill_take_head(s, &t->head);
 	s->first_cursor = s->n_tokens;
 	if (q->admin) {
@@ -274,7 +274,7 @@ static void part_written(struct request *q)
 /* The largest file that a session of this model can be. */
 static uint64_t largest(const struct spill_model *m)
 {
-	return spill_head_bytes(m->n_context) + spill_pages_bytes(m->n_context, m->page_bytes);
+	return spill_head_most(m->n_context) + spill_pages_bytes(m->n_context, m->page_bytes);
 }
 
 void op_import(struct request *q)

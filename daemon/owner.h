@@ -13,6 +13,7 @@ struct owner {
 	uint32_t requests;     /* open */
 	uint32_t sessions;
 	uint64_t pages;        /* that the running sessions may need */
+	uint64_t probs;        /* bytes of log-probabilities that the sessions have or may need */
 	uint64_t queued;       /* tokens of prompts that wait to be computed */
 	uint64_t next_number;  /* of sessions without a name */
 	uint64_t prefill, cached, decode; /* tokens, ever */

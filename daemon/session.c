@@ -13,6 +13,7 @@
 #include "base/hash.h"
 #include "base/hooks.h"
 #include "base/mem.h"
+#include "shm/probs.h"
 
 static const uint32_t last_run = (1u << 24) - 16; /* a slot whose run numbers are used up is not used again */
 
@@ -105,6 +106,8 @@ void session_forget(struct sessions *t, struct session *s)
 	TAILQ_REMOVE(&t->used, s, use);
 	t->n_sessions--;
 	s->owner->sessions--;
+	s->owner->probs -= s->probs;
+	s->probs = 0;
 }
 
 static void write_record(struct sessions *t, const struct session *s)
@@ -115,6 +118,7 @@ static void write_record(struct sessions *t, const struct session *s)
 	r->version = BOARD_RECORD_VERSION;
 	r->capacity = t->board.header->n_context;
 	r->offset = (uint64_t)((const uint8_t *)r - (const uint8_t *)t->board.header);
+	r->probs_offset = probs_offset(&t->board, s->slot);
 	r->owner = s->owner->id;
 	r->used = s->used_at;
 	r->name_length = s->name_length;
@@ -203,6 +207,16 @@ struct session *session_new(struct sessions *t, struct owner *o, const char *nam
 	return s;
 }
 
+void session_count_probs(const struct sessions *t, struct session *s)
+{
+	uint32_t end = s->n_end < t->board.header->n_context ? s->n_end : t->board.header->n_context;
+	uint64_t need = end > s->n_given ? probs_bytes(s->flags, end - s->n_given) : 0;
+	if (need <= s->probs)
+		return;
+	s->owner->probs += need - s->probs;
+	s->probs = need;
+}
+
 uint32_t session_next_run(const struct sessions *t, const struct session *s)
 {
 	uint32_t ready = atomic_load_explicit(&board_record(&t->board, s->slot)->ready, memory_order_relaxed);
@@ -241,11 +255,12 @@ struct session *session_adopt(struct sessions *t, struct owner *o, const struct 
 	s->n_pages = found->n_pages;
 	s->finish = found->finish;
 	place(t, s);
+	session_count_probs(t, s);
 	return s;
 }
 
 struct session *session_restore(struct sessions *t, struct owner *o, const struct board_record *from, const void *ids,
-				uint32_t n_tokens)
+				const void *probs, uint32_t n_tokens)
 {
 	if (t->n_free == 0)
 		return NULL;
@@ -264,9 +279,13 @@ struct session *session_restore(struct sessions *t, struct owner *o, const struc
 	r->n_biases = from->n_biases;
 	memcpy(r->biases, from->biases, sizeof r->biases);
 	memcpy(board_log(&t->board, s->slot), ids, n_tokens * sizeof(int32_t));
+	if (s->flags & BOARD_LOGPROBS && (probs == NULL || n_tokens < s->n_given ||
+					  probs_write(&t->board, s->slot, s->flags, 0, n_tokens - s->n_given, probs) < 0))
+		s->flags &= ~(uint32_t)(BOARD_LOGPROBS | BOARD_TOPS);
 	if (session_anonymous(s))
 		reserve_number(t, o, strtoull(s->name + 1, NULL, 10));
 	place(t, s);
+	session_count_probs(t, s);
 	return s;
 }
 
@@ -274,6 +293,7 @@ static void clear_slot(struct sessions *t, uint32_t slot)
 {
 	/* The log's memory goes back; a record of zeros is no session to anyone who reads the board later. */
 	madvise(board_record(&t->board, slot), t->board.header->log_stride, MADV_REMOVE);
+	probs_clear(&t->board, slot);
 }
 
 void sessions_adopted(struct sessions *t)

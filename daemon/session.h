@@ -63,7 +63,7 @@ struct session {
 	enum board_reason finish;  /* of the last run; 0: none */
 	uint32_t failed;           /* not 0: the engine died of it alone, twice: as the record says */
 	uint64_t started;          /* number of the run's beginning: lower goes first when pages are scarce */
-	uint64_t queued, reserved; /* what the owner's counters hold of it */
+	uint64_t queued, reserved, probs; /* what the owner's counters hold of it */
 
 	/* The reply to the op that made it, to be given again. */
 	uint32_t first_given, first_cached, first_cursor;
@@ -142,11 +142,15 @@ struct session *session_adopt(struct sessions *t, struct owner *o, const struct 
 
 /*
  * A session of a record and its log from elsewhere (another board, a file), in a free slot and without pages. The record was
- * checked against the board; its n_tokens ids need not be aligned. NULL if there is no slot. It is there, for a falcond that
+ * checked against the board; its n_tokens ids need not be aligned, nor the entries of its log-probabilities, if its flags say that it
+ * has some (NULL: they are lost, and so are those of its next tokens). NULL if there is no slot. It is there, for a falcond that
  * starts anew, once run_rest(), run_hold() or run_start() has it.
  */
 struct session *session_restore(struct sessions *t, struct owner *o, const struct board_record *from, const void *ids,
-				uint32_t n_tokens);
+				const void *probs, uint32_t n_tokens);
+
+/* Counts what the run's log-probabilities may need, until the session is forgotten; a later run stands in the same place. */
+void session_count_probs(const struct sessions *t, struct session *s);
 
 /* The number that the session's next run will have. */
 uint32_t session_next_run(const struct sessions *t, const struct session *s);

@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "daemon/pressure.h"
 #include "daemon/run.h"
+#include "shm/probs.h"
 #include "shm/segment.h"
 
 enum {
@@ -130,7 +131,15 @@ static uint8_t *head_of(const struct spill *p, const struct session *s, uint32_t
 	record.n_end = s->n_end;
 	record.n_from = record.n_tokens = s->n_tokens;
 	record.kv_from = 0;
-	return spill_compose(&h, &record, board_log(b, s->slot), ret_bytes);
+	uint32_t n = s->n_tokens - s->n_given;
+	void *probs = xmalloc(probs_bytes(s->flags, n) + 1);
+	if (probs_read(b, s->slot, s->flags, 0, n, probs) < 0)
+		record.flags &= ~(uint32_t)(BOARD_LOGPROBS | BOARD_TOPS);
+	h.probs_bytes = probs_bytes(record.flags, n);
+	h.features = h.probs_bytes > 0 ? SPILL_PROBS : 0;
+	uint8_t *head = spill_compose(&h, &record, board_log(b, s->slot), probs, ret_bytes);
+	free(probs);
+	return head;
 }
 
 /* Pins the session's pages of the copy's positions. */
@@ -489,7 +498,7 @@ static int restore(struct spill *p, const struct spill_entry *at, const struct s
 		s->disk_generation = 0; /* the file stays */
 		run_drop(t, s);
 	}
-	if ((s = session_restore(t, o, r, head->log, head->header.n_tokens)) == NULL)
+	if ((s = session_restore(t, o, r, head->log, head->probs, head->header.n_tokens)) == NULL)
 		return err_set(e, -ENOSPC, "no slot is free for it");
 	spill_take_head(s, head);
 	s->disk_generation = r->generation;

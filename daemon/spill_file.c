@@ -96,7 +96,7 @@ int spill_folder_open(const char *path, const uint8_t source[16], struct err *e)
 static int read_page(int fd, const struct spill_header *h, uint32_t i, uint8_t *payload)
 {
 	uint8_t stored[SPILL_CHECKSUM], sum[SPILL_CHECKSUM];
-	uint64_t at = spill_head_bytes(h->n_tokens) + i * spill_page_stride(h->page_bytes);
+	uint64_t at = spill_head_bytes(h) + i * spill_page_stride(h->page_bytes);
 	int r = read_at(fd, stored, sizeof stored, at);
 	if (r == 0)
 		r = read_at(fd, payload, h->page_bytes, at + sizeof stored);
@@ -118,7 +118,7 @@ static int64_t write_pages(int fd, const struct spill_header *h, const struct sp
 	uint32_t i = 0, n = (h->n_kv + PAGE_TOKENS - 1) / PAGE_TOKENS;
 	int r = 0;
 	for (; r == 0 && i < n; i++) {
-		uint64_t at = spill_head_bytes(h->n_tokens) + i * spill_page_stride(h->page_bytes);
+		uint64_t at = spill_head_bytes(h) + i * spill_page_stride(h->page_bytes);
 		if (pages != NULL)
 			r = read_at(pages->fd, payload, h->page_bytes, pages->offset + pages->stride * pages->table[i]);
 		else if (read_page(older, of, i, payload) < 0)

@@ -6,12 +6,23 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "shm/probs.h"
 
 enum { HEADER = sizeof(struct spill_header) };
 
-uint64_t spill_head_bytes(uint32_t n_tokens)
+static uint64_t head_bytes(uint32_t n_tokens, uint64_t probs)
 {
-	return HEADER + BOARD_RECORD_SIZE + (uint64_t)n_tokens * sizeof(int32_t) + SPILL_CHECKSUM;
+	return HEADER + BOARD_RECORD_SIZE + (uint64_t)n_tokens * sizeof(int32_t) + probs + SPILL_CHECKSUM;
+}
+
+uint64_t spill_head_bytes(const struct spill_header *h)
+{
+	return head_bytes(h->n_tokens, h->probs_bytes);
+}
+
+uint64_t spill_head_most(uint32_t n_context)
+{
+	return head_bytes(n_context, probs_stride(n_context));
 }
 
 uint64_t spill_page_stride(uint64_t page_bytes)
@@ -32,12 +43,14 @@ int spill_head_length(const uint8_t *bytes, size_t length, const struct spill_mo
 	memcpy(&h, bytes, sizeof h);
 	if (h.magic != SPILL_MAGIC)
 		return err_set(e, -EINVAL, "not a session: its first bytes are not those of one");
-	if (h.version != SPILL_VERSION || h.features != 0)
+	if (h.version != SPILL_VERSION || (h.features & ~(uint32_t)SPILL_PROBS) != 0)
 		return err_set(e, -EINVAL, "version %u, features %#x of the session format, this build reads version %u", h.version,
 			       h.features, SPILL_VERSION);
 	if (h.n_tokens > m->n_context)
 		return err_set(e, -EINVAL, "%u tokens, a session may have %u", h.n_tokens, m->n_context);
-	*ret = spill_head_bytes(h.n_tokens);
+	if (h.probs_bytes > probs_stride(m->n_context) || (h.probs_bytes > 0) != ((h.features & SPILL_PROBS) != 0))
+		return err_set(e, -EINVAL, "%llu bytes of log-probabilities, features %#x", (unsigned long long)h.probs_bytes, h.features);
+	*ret = spill_head_bytes(&h);
 	return 0;
 }
 
@@ -76,10 +89,13 @@ static int check_content(const struct spill_head *s, const struct spill_model *m
 		return code;
 	if (!spill_name_valid(r->name, r->name_length))
 		return err_set(e, -EINVAL, "its name is none that a session can have");
-	if (r->flags & ~(uint32_t)BOARD_IGNORE_EOS)
+	if (r->flags & ~(uint32_t)(BOARD_IGNORE_EOS | BOARD_LOGPROBS | BOARD_TOPS))
 		return err_set(e, -EINVAL, "flags %#x, a session that continues has no such", r->flags);
 	if (r->n_given > h->n_tokens || h->n_kv > h->n_tokens || h->first_given > h->n_tokens || h->first_cursor > h->n_tokens)
 		return err_set(e, -EINVAL, "%u tokens given and %u computed of %u", r->n_given, h->n_kv, h->n_tokens);
+	if (h->probs_bytes != probs_bytes(r->flags, h->n_tokens - r->n_given))
+		return err_set(e, -EINVAL, "%llu bytes of log-probabilities of %u tokens, flags %#x", (unsigned long long)h->probs_bytes,
+			       h->n_tokens - r->n_given, r->flags);
 	if (h->unfinished > 1 || h->finish > BOARD_ERROR)
 		return err_set(e, -EINVAL, "unfinished is %u, finish %u", h->unfinished, h->finish);
 	return check_log(s->log, h->n_tokens, m, e);
@@ -103,6 +119,7 @@ int spill_parse(const uint8_t *bytes, size_t length, const struct spill_model *m
 		return err_set(e, -EXDEV, "a session of another model");
 	memcpy(&s.record, bytes + HEADER, sizeof s.record);
 	s.log = bytes + HEADER + BOARD_RECORD_SIZE;
+	s.probs = s.log + s.header.n_tokens * sizeof(int32_t);
 	if ((r = check_content(&s, m, e)) < 0)
 		return r;
 	bool usable = memcmp(s.header.fingerprint, m->fingerprint, sizeof m->fingerprint) == 0 && s.header.page_bytes == m->page_bytes;
@@ -111,13 +128,16 @@ int spill_parse(const uint8_t *bytes, size_t length, const struct spill_model *m
 	return 0;
 }
 
-uint8_t *spill_compose(const struct spill_header *h, const struct board_record *r, const int32_t *log, size_t *ret_bytes)
+uint8_t *spill_compose(const struct spill_header *h, const struct board_record *r, const int32_t *log, const void *probs,
+		       size_t *ret_bytes)
 {
-	size_t bytes = spill_head_bytes(h->n_tokens);
+	size_t bytes = spill_head_bytes(h);
 	uint8_t *head = xcalloc(1, bytes);
 	memcpy(head, h, sizeof *h);
 	memcpy(head + HEADER, r, sizeof *r);
 	memcpy(head + HEADER + BOARD_RECORD_SIZE, log, h->n_tokens * sizeof *log);
+	if (h->probs_bytes > 0)
+		memcpy(head + HEADER + BOARD_RECORD_SIZE + h->n_tokens * sizeof *log, probs, h->probs_bytes);
 	*ret_bytes = bytes;
 	return head;
 }

@@ -3,7 +3,8 @@
  * A session as a file: what the state folder holds, and what `export` and `import` move between daemons. docs/STATE.md explains
  * it to people. Little endian, fixed width, no padding that is not said:
  *
- *	header (256 bytes) | record (2,048, shm/board.h) | token log (n_tokens int32) | checksum (16) | pages of n_kv positions
+ *	header (256 bytes) | record (2,048, shm/board.h) | token log (n_tokens int32) | log-probabilities (probs_bytes, shm/probs.h) |
+ *	checksum (16) | pages of n_kv positions
  *
  * The first checksum is XXH3-128 of all before it. A page is a checksum and page_bytes of payload (shm/pages.h). The head, all before the pages, is good or the file is
  * no session; it suffices to go on, since pages are a cache of the log. So a damaged page costs time alone: it and those after it
@@ -39,7 +40,8 @@ struct spill_header {
 	uint32_t first_given, first_cached, first_cursor;
 	uint32_t pad;
 	uint64_t first_seed;
-	uint8_t reserved[152];
+	uint64_t probs_bytes;    /* of tokens [record.n_given, n_tokens), if its run asked for them; 0 without SPILL_PROBS */
+	uint8_t reserved[144];
 };
 static_assert(sizeof(struct spill_header) == 256, "spill_header");
 static_assert(offsetof(struct spill_header, source) == 16, "spill_header.source");
@@ -50,6 +52,7 @@ static_assert(offsetof(struct spill_header, first_seed) == 96, "spill_header.fir
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files and segments are little endian");
 
 enum { SPILL_CHECKSUM = 16 };
+enum spill_features { SPILL_PROBS = 1 };
 
 /* The model that a file is held against. */
 struct spill_model {
@@ -63,11 +66,13 @@ struct spill_head {
 	struct spill_header header;
 	struct board_record record;
 	const uint8_t *log; /* [n_tokens] int32, perhaps not aligned, in the bytes that were parsed */
+	const uint8_t *probs; /* [probs_bytes] the same */
 	uint32_t n_kv;      /* positions whose pages can be used: 0 if they are of another arithmetic or kind */
 };
 
-/* Bytes before the pages, of one page, and of n_kv positions' pages. */
-uint64_t spill_head_bytes(uint32_t n_tokens);
+/* Bytes before the pages (at most, of any session), of one page, and of n_kv positions' pages. */
+uint64_t spill_head_bytes(const struct spill_header *h);
+uint64_t spill_head_most(uint32_t n_context);
 uint64_t spill_page_stride(uint64_t page_bytes);
 uint64_t spill_pages_bytes(uint32_t n_kv, uint64_t page_bytes);
 
@@ -84,10 +89,11 @@ int spill_parse(const uint8_t *bytes, size_t length, const struct spill_model *m
 bool spill_name_valid(const char *name, size_t length);
 
 /*
- * A head as bytes, which the caller frees: header, record, log. spill_seal() writes n_kv and the checksum into it once its pages
+ * A head as bytes, which the caller frees: header, record, log, log-probabilities. spill_seal() writes n_kv and the checksum into it once its pages
  * are written.
  */
-uint8_t *spill_compose(const struct spill_header *h, const struct board_record *r, const int32_t *log, size_t *ret_bytes);
+uint8_t *spill_compose(const struct spill_header *h, const struct board_record *r, const int32_t *log, const void *probs,
+		       size_t *ret_bytes);
 void spill_seal(uint8_t *head, size_t bytes, uint32_t n_kv);
 
 void spill_page_checksum(uint64_t salt, uint32_t page, const void *payload, uint64_t bytes, uint8_t ret[SPILL_CHECKSUM]);

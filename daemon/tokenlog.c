@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "shm/probs.h"
 #include "shm/survey.h"
 
 enum { ALIGN = 4096 };
@@ -19,9 +20,22 @@ static bool is_record(const struct board_record *r, uint64_t at, uint64_t size)
 	       r->capacity <= (size - at - BOARD_RECORD_SIZE) / sizeof(int32_t);
 }
 
+/* Where the record says that they stand; entries that are not this session's name other tokens and are told as null. */
+static void *read_probs(int fd, const struct board_record *r)
+{
+	size_t bytes = r->n_tokens > r->n_given ? probs_bytes(r->flags, r->n_tokens - r->n_given) : 0;
+	if (bytes == 0 || board_top(r->flags) > BOARD_TOP)
+		return NULL;
+	void *probs = xmalloc(bytes);
+	if (pread(fd, probs, bytes, (off_t)r->probs_offset) == (ssize_t)bytes)
+		return probs;
+	free(probs);
+	return NULL;
+}
+
 static void read_log(int fd, uint64_t at, uint64_t size, struct tokenlogs *l)
 {
-	struct tokenlog log;
+	struct tokenlog log = {0};
 	struct board_record *r = &log.record;
 	if (pread(fd, r, sizeof *r, (off_t)at) != sizeof *r || !is_record(r, at, size))
 		return;
@@ -37,6 +51,7 @@ static void read_log(int fd, uint64_t at, uint64_t size, struct tokenlogs *l)
 		free(log.ids);
 		return;
 	}
+	log.probs = read_probs(fd, r);
 	if (l->n == l->capacity) {
 		l->capacity = l->capacity ? l->capacity * 2 : 64;
 		l->list = xreallocarray(l->list, l->capacity, sizeof *l->list);
@@ -61,8 +76,10 @@ void tokenlog_read(int fd, struct tokenlogs *ret)
 
 void tokenlog_done(struct tokenlogs *l)
 {
-	for (uint32_t i = 0; i < l->n; i++)
+	for (uint32_t i = 0; i < l->n; i++) {
 		free(l->list[i].ids);
+		free(l->list[i].probs);
+	}
 	free(l->list);
 	*l = (struct tokenlogs){0};
 }

@@ -11,6 +11,7 @@
 struct tokenlog {
 	struct board_record record; /* its terms are whole; n_tokens is the length of ids */
 	int32_t *ids;               /* [record.n_tokens] */
+	void *probs;                /* entries of [record.n_given, record.n_tokens), if its flags say so; NULL: none, or lost */
 };
 
 struct tokenlogs {

@@ -19,6 +19,14 @@ static void ask(void *arg, uint64_t owner, bool admin, json_t *request, http_ans
 	server_ask(w->server, owner, admin, request, answer, answer_arg);
 }
 
+static const char *token(void *arg, int32_t id, size_t *ret_length, bool *ret_is_text)
+{
+	const struct web *w = arg;
+	const struct tokenizer *t = w->server->store->tokenizer;
+	*ret_is_text = t != NULL && tokenizer_kind(t, id) != WEIGHTS_TOKEN_CONTROL;
+	return t != NULL ? tokenizer_bytes(t, id, ret_length) : NULL;
+}
+
 int web_open(struct web *w, struct err *e)
 {
 	const struct config *c = w->config;
@@ -26,7 +34,7 @@ int web_open(struct web *w, struct err *e)
 		return 0;
 	struct http_options o = {.loop = w->loop, .listen = c->http.listen, .keys = c->http.keys, .mode = w->auth->socket_mode,
 				 .group = w->auth->socket_group, .handed = -1, .max_bytes = c->limits.message, .admin = is_admin,
-				 .ask = ask, .metrics = metrics, .arg = w};
+				 .ask = ask, .metrics = metrics, .token = token, .arg = w};
 	return http_open(&o, &w->http, e);
 }
 

@@ -16,6 +16,7 @@
 #include "engine/threads.h"
 #include "model/forward.h"
 #include "model/sampler.h"
+#include "shm/probs.h"
 
 enum {
 	STEP_TOKENS = 256, /* of one step: enough to read the weights from memory seldom, few enough to keep buffers small */
@@ -33,6 +34,7 @@ struct row {
 	float *logits;
 	int32_t token;     /* drawn */
 	float logprob;     /* scored: ln p(token at position + 1), 0 after the last */
+	struct prob *probs; /* the drawn token's entry, or NULL: nobody asked */
 };
 
 struct step {
@@ -58,6 +60,8 @@ struct step {
 	uint32_t n_spans;
 	struct row rows[STEP_ROWS];
 	uint32_t n_rows;
+	struct prob probs[STEP_ROWS * PROBS_MOST]; /* [n_probs] entries, a span's one after the other */
+	uint32_t n_probs;
 };
 
 static int open_tokenizer(struct step *s, struct err *e)
@@ -213,10 +217,11 @@ static void add_span(struct step *s, struct session *o, uint32_t n, struct draft
 	n += draft.n;
 	uint32_t n_rows = wanted == FORWARD_ALL ? n : wanted == FORWARD_LAST ? 1 : 0;
 	CHECK(s->n_spans < BOARD_BATCH && s->n_rows + n_rows <= STEP_ROWS);
+	uint32_t per_token = probs_per_token(o->record.flags);
 	float *logits = s->logits + (size_t)s->n_rows * n_vocab;
-	for (uint32_t i = 0; i < n_rows; i++)
+	for (uint32_t i = 0; i < n_rows; i++, s->n_probs += per_token)
 		s->rows[s->n_rows++] = (struct row){.session = o, .span = s->n_spans, .position = first + n - n_rows + i,
-			.logits = logits + (size_t)i * n_vocab};
+			.logits = logits + (size_t)i * n_vocab, .probs = per_token ? s->probs + s->n_probs : NULL};
 	s->batch[s->n_spans] = o;
 	s->drafts[s->n_spans] = draft;
 	s->spans[s->n_spans++] = (struct forward_span){.ids = board_log(&s->segments->board, o->slot) + first, .first = first,
@@ -284,7 +289,7 @@ static void batch(struct step *s)
 	schedule_share(&s->schedule, s->items, s->n_items,
 		       (struct schedule_limits){.spans = BOARD_BATCH, .tokens = STEP_TOKENS, .chunk_ns = chunk_ns});
 	struct drafting drafting = plan_drafts(s, chunk_ns);
-	s->n_spans = s->n_rows = 0;
+	s->n_spans = s->n_rows = s->n_probs = 0;
 	uint64_t turn = s->segments->board.header->step / 2; /* whoever comes first may draft most */
 	for (uint32_t i = 0; i < s->n_items; i++) {
 		uint32_t at = (uint32_t)((turn + i) % s->n_items);
@@ -319,7 +324,9 @@ static void finish_row(struct step *s, struct row *row, struct sampler *sampler)
 	struct session *o = row->session;
 	const int32_t *log = board_log(&s->segments->board, o->slot);
 	uint32_t next = row->position + 1, n_vocab = s->segments->model.hp.n_vocab;
-	if (!(o->record.flags & BOARD_SCORE))
+	if (row->probs != NULL)
+		row->token = sampler_draw_probs(sampler, s->kernels, row->logits, &o->record, log, next, row->probs);
+	else if (!(o->record.flags & BOARD_SCORE))
 		row->token = sampler_draw(sampler, s->kernels, row->logits, &o->record, log, next);
 	else
 		row->logprob = next < o->n_tokens ? sampler_logprob(s->kernels, row->logits, n_vocab, log[next]) : 0;
@@ -367,6 +374,8 @@ static uint32_t publish_tokens(struct step *s, struct session *o, const struct r
 	while (right < draft.n && log[right] == tokens[right])
 		right++;
 	speculate_learn(&o->speculate, draft.n, right, draft.cost);
+	if (rows[0].probs != NULL && !slots_say(&s->slots, o, rows[0].probs, right + 1))
+		return 0;
 	return slots_advance(&s->slots, o, rows[right].position + 1, tokens, right + 1);
 }
 

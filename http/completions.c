@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "base/check.h"
+#include "http/logprobs.h"
 #include "http/openai.h"
 #include "http/routes.h"
 
@@ -29,6 +30,8 @@ struct choice {
 	json_int_t cursor;
 	uint64_t given, cached, generated;
 	struct buf text;        /* of a whole answer */
+	json_t *logprobs;       /* of a whole answer, or NULL */
+	uint64_t told;          /* characters of the tokens so far, where log-probabilities are asked for */
 	const char *finish;     /* NULL: not over */
 	bool waiting;           /* for the client to take what was sent */
 };
@@ -62,7 +65,7 @@ static void send_event(struct completion *c, json_t *event)
 	struct buf line = {0};
 	CHECK(event != NULL);
 	buf_printf(&line, "data: ");
-	CHECK(json_dump_callback(event, add_bytes, &line, JSON_COMPACT) == 0);
+	CHECK(json_dump_callback(event, add_bytes, &line, JSON_COMPACT | JSON_REAL_PRECISION(15)) == 0);
 	buf_printf(&line, "\n\n");
 	exchange_send(c->x, line.data, line.length);
 	buf_done(&line);
@@ -118,8 +121,9 @@ static void finish(struct completion *c)
 	}
 	json_t *choices = json_array();
 	for (unsigned i = 0; i < c->n; i++) {
-		const struct choice *k = &c->choices[i];
-		json_array_append_new(choices, openai_choice(&c->o, i, k->text.data, k->text.length, k->finish));
+		struct choice *k = &c->choices[i];
+		json_array_append_new(choices, openai_choice(&c->o, i, k->text.data, k->text.length, k->logprobs, k->finish));
+		k->logprobs = NULL;
 	}
 	exchange_reply_json(c->x, 200, openai_answer(&c->o, &head, choices, usage_of(c)));
 }
@@ -151,17 +155,27 @@ static bool failed(struct choice *k, const json_t *reply)
 	return true;
 }
 
-/* Tells the client what is new of an answer. */
-static void tell(struct choice *k, bool first, const char *text, size_t length)
+/* Log-probabilities of the tokens in a reply, or NULL. */
+static json_t *logprobs_of(struct choice *k, const json_t *reply)
+{
+	const struct http_options *o = &k->c->x->http->options;
+	const struct logprobs_shape shape = {.chat = k->c->o.chat, .token = o->token, .arg = o->arg};
+	return logprobs_piece(&shape, reply, &k->told);
+}
+
+/* Tells the client what is new of an answer; the reference to logprobs (or NULL) is taken. */
+static void tell(struct choice *k, bool first, const char *text, size_t length, json_t *logprobs)
 {
 	struct completion *c = k->c;
 	struct openai_head head = head_of(c);
-	if (!c->o.stream)
+	if (!c->o.stream) {
 		buf_add(&k->text, text ? text : "", length);
-	else if (first || length > 0)
-		send_event(c, openai_chunk(&c->o, &head, k->index, first, text, length, NULL));
+		k->logprobs = logprobs_join(k->logprobs, logprobs);
+	} else if (first || length > 0 || logprobs != NULL) {
+		send_event(c, openai_chunk(&c->o, &head, k->index, first, text, length, logprobs, NULL));
+	}
 	if (c->o.stream && k->finish != NULL)
-		send_event(c, openai_chunk(&c->o, &head, k->index, false, NULL, 0, k->finish));
+		send_event(c, openai_chunk(&c->o, &head, k->index, false, NULL, 0, NULL, k->finish));
 }
 
 static void generated(struct exchange *x, void *arg, const json_t *reply)
@@ -179,7 +193,7 @@ static void generated(struct exchange *x, void *arg, const json_t *reply)
 	if (c->o.stream)
 		exchange_begin(x, "text/event-stream");
 	if (c->o.chat || json_is_string(echo))
-		tell(k, c->o.chat, json_is_string(echo) ? json_string_value(echo) : "", json_string_length(echo));
+		tell(k, c->o.chat, json_is_string(echo) ? json_string_value(echo) : "", json_string_length(echo), NULL);
 	ask_next(k);
 }
 
@@ -200,7 +214,7 @@ static void advanced(struct exchange *x, void *arg, const json_t *reply)
 	k->cursor = json_integer_value(json_object_get(reply, "cursor"));
 	k->generated += json_array_size(ids);
 	k->finish = finished ? openai_finish(finished) : NULL;
-	tell(k, false, json_string_value(text), json_string_length(text));
+	tell(k, false, json_string_value(text), json_string_length(text), logprobs_of(k, reply));
 	if (k->finish != NULL) {
 		drop(k);
 		if (++k->c->over == k->c->n)
@@ -236,8 +250,10 @@ static void left(struct exchange *x)
 static void end(struct exchange *x)
 {
 	struct completion *c = x->task;
-	for (unsigned i = 0; i < c->n; i++)
+	for (unsigned i = 0; i < c->n; i++) {
 		buf_done(&c->choices[i].text);
+		json_decref(c->choices[i].logprobs);
+	}
 	openai_done(&c->o);
 	free(c);
 }

@@ -34,6 +34,8 @@ struct http_options {
 	bool (*admin)(void *arg, uid_t uid);
 	void (*ask)(void *arg, uint64_t owner, bool admin, json_t *request, http_answer *answer, void *answer_arg);
 	void (*metrics)(void *arg, struct buf *out); /* appends all in Prometheus' text format */
+	/* A token's bytes, and whether they are part of a text; NULL: the model has no tokenizer. */
+	const char *(*token)(void *arg, int32_t id, size_t *ret_length, bool *ret_is_text);
 	void *arg;
 };
 

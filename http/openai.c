@@ -83,8 +83,26 @@ static int refuse_unsupported(const json_t *body, struct err *e)
 		if (type == NULL || strcmp(type, "text") != 0)
 			return err_set(e, -ENOTSUP, "field `response_format`: only {\"type\":\"text\"} is supported");
 	}
-	if (given(body, "logprobs", &v) && !json_is_false(v))
-		return err_set(e, -ENOTSUP, "field `logprobs` is not supported");
+	return 0;
+}
+
+/* A completion says how many alternatives; a chat says whether, and how many besides. */
+static int read_logprobs(const json_t *body, struct openai *o, struct err *e)
+{
+	const json_t *v, *top;
+	const char *name = o->chat ? "top_logprobs" : "logprobs";
+	bool wanted = given(body, "logprobs", &v) && !json_is_false(v), counted = given(body, name, &top);
+	if (o->chat && wanted && !json_is_true(v))
+		return err_set(e, -EINVAL, "field `logprobs`: expected true or false");
+	if (counted && !json_is_false(top) &&
+	    (!json_is_integer(top) || json_integer_value(top) < 0 || json_integer_value(top) > OPENAI_TOP))
+		return err_set(e, -EINVAL, "field `%s`: expected a whole number from 0 to %d", name, OPENAI_TOP);
+	if (o->chat && counted && !wanted)
+		return err_set(e, -EINVAL, "field `top_logprobs` needs `logprobs` to be true");
+	if (wanted && o->echo)
+		return err_set(e, -ENOTSUP, "field `logprobs` together with `echo` is not supported");
+	if (wanted)
+		json_object_set_new(o->sampling, "logprobs", json_integer(counted ? json_integer_value(top) : 0));
 	return 0;
 }
 
@@ -167,6 +185,8 @@ int openai_read(const json_t *body, bool chat, uint32_t context, struct openai *
 	if (r == 0 && !chat)
 		r = want_bool(body, "echo", &o->echo, e);
 	if (r == 0)
+		r = read_logprobs(body, o, e);
+	if (r == 0)
 		r = want_count(body, "n", OPENAI_CHOICES, &n, e);
 	o->n = n;
 	if (r == 0 && n * json_array_size(o->prompts) > OPENAI_CHOICES)
@@ -211,10 +231,15 @@ static json_t *finish_json(const char *finish)
 	return finish ? json_string(finish) : json_null();
 }
 
-json_t *openai_chunk(const struct openai *o, const struct openai_head *head, unsigned index, bool first, const char *text,
-		     size_t length, const char *finish)
+static json_t *or_null(json_t *v)
 {
-	json_t *choice = json_pack("{s:i,s:n,s:o}", "index", (int)index, "logprobs", "finish_reason", finish_json(finish));
+	return v ? v : json_null();
+}
+
+json_t *openai_chunk(const struct openai *o, const struct openai_head *head, unsigned index, bool first, const char *text,
+		     size_t length, json_t *logprobs, const char *finish)
+{
+	json_t *choice = json_pack("{s:i,s:o,s:o}", "index", (int)index, "logprobs", or_null(logprobs), "finish_reason", finish_json(finish));
 	if (o->chat) {
 		json_t *delta = json_object();
 		if (first)
@@ -228,9 +253,9 @@ json_t *openai_chunk(const struct openai *o, const struct openai_head *head, uns
 	return object(head, o->chat ? "chat.completion.chunk" : "text_completion", json_pack("[o]", choice), NULL);
 }
 
-json_t *openai_choice(const struct openai *o, unsigned index, const char *text, size_t length, const char *finish)
+json_t *openai_choice(const struct openai *o, unsigned index, const char *text, size_t length, json_t *logprobs, const char *finish)
 {
-	json_t *choice = json_pack("{s:i,s:n,s:s}", "index", (int)index, "logprobs", "finish_reason", finish);
+	json_t *choice = json_pack("{s:i,s:o,s:s}", "index", (int)index, "logprobs", or_null(logprobs), "finish_reason", finish);
 	json_t *t = json_stringn(text ? text : "", length);
 	if (o->chat)
 		json_object_set_new(choice, "message", json_pack("{s:s,s:o,s:n}", "role", "assistant", "content", t, "refusal"));

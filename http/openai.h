@@ -13,14 +13,17 @@
 
 #include "base/err.h"
 
-enum { OPENAI_CHOICES = 128 }; /* answers to one request */
+enum {
+	OPENAI_CHOICES = 128, /* answers to one request */
+	OPENAI_TOP = 20,      /* alternatives to a token */
+};
 
 /* What a body asks for. */
 struct openai {
 	bool chat, stream, include_usage, echo;
 	unsigned n;              /* answers to each prompt */
 	json_t *prompts;         /* array of strings or arrays of ids; of chat: one array of messages */
-	json_t *sampling;        /* fields of a `generate` */
+	json_t *sampling;        /* fields of a `generate`, `logprobs` among them */
 	bool has_seed;
 	uint64_t seed;           /* of the first answer; each next one has one more */
 };
@@ -44,12 +47,16 @@ struct openai_head {
 	int64_t created; /* Unix seconds */
 };
 
-/* A chunk of a stream with one choice: text (NULL: none) and finish (NULL: it goes on). first: chat tells the role. */
+/*
+ * A chunk of a stream with one choice: text (NULL: none), logprobs (NULL: none; the reference is taken) and finish (NULL: it goes on).
+ * first: chat tells the role.
+ */
 json_t *openai_chunk(const struct openai *o, const struct openai_head *head, unsigned index, bool first, const char *text,
-		     size_t length, const char *finish);
+		     size_t length, json_t *logprobs, const char *finish);
 
-/* A choice of a whole answer. */
-json_t *openai_choice(const struct openai *o, unsigned index, const char *text, size_t length, const char *finish);
+/* A choice of a whole answer. logprobs as above. */
+json_t *openai_choice(const struct openai *o, unsigned index, const char *text, size_t length, json_t *logprobs,
+		      const char *finish);
 
 /* The whole answer, or with choices NULL the last chunk of a stream, which tells the usage. Takes the references. */
 json_t *openai_answer(const struct openai *o, const struct openai_head *head, json_t *choices, json_t *usage);

@@ -44,6 +44,7 @@ static const size_t places[IPC_FIELDS] = {
 	[IPC_F_AT] = offsetof(struct ipc_request, at),
 	[IPC_F_CURSOR] = offsetof(struct ipc_request, cursor),
 	[IPC_F_WAIT_MS] = offsetof(struct ipc_request, wait_ms),
+	[IPC_F_LOGPROBS] = offsetof(struct ipc_request, logprobs),
 	[IPC_F_ROWS] = offsetof(struct ipc_request, rows),
 	[IPC_F_SPILL] = offsetof(struct ipc_request, spill),
 	[IPC_F_OFFSET] = offsetof(struct ipc_request, offset),

@@ -45,7 +45,7 @@ enum ipc_field {
 	IPC_F_SESSION, IPC_F_NEW, IPC_F_REQUEST_ID, IPC_F_PROMPT, IPC_F_MESSAGES, IPC_F_IDS, IPC_F_TEMPLATE, IPC_F_TEXT, IPC_F_SPECIAL, IPC_F_N,
 	IPC_F_TEMP, IPC_F_TOP_K, IPC_F_TOP_P, IPC_F_MIN_P, IPC_F_REPEAT_PENALTY, IPC_F_REPEAT_LAST_N, IPC_F_PRESENCE_PENALTY,
 	IPC_F_FREQUENCY_PENALTY, IPC_F_LOGIT_BIAS, IPC_F_SEED, IPC_F_STOP, IPC_F_IGNORE_EOS, IPC_F_PRIORITY, IPC_F_AT,
-	IPC_F_CURSOR, IPC_F_WAIT_MS, IPC_F_ROWS, IPC_F_SPILL,
+	IPC_F_CURSOR, IPC_F_WAIT_MS, IPC_F_LOGPROBS, IPC_F_ROWS, IPC_F_SPILL,
 	IPC_F_OFFSET, IPC_F_DATA, IPC_F_LAST, IPC_F_PAGES, IPC_FIELDS
 };
 
@@ -84,7 +84,7 @@ struct ipc_request {
 	size_t n_messages;
 	struct ids ids;
 	bool special, ignore_eos, rows, spill, last, pages;
-	uint32_t n, top_k, repeat_last_n, at, cursor, wait_ms;
+	uint32_t n, top_k, repeat_last_n, at, cursor, wait_ms, logprobs;
 	double temp, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty;
 	uint64_t seed, offset;
 	uint32_t n_stops, n_biases;

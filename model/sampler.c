@@ -13,6 +13,7 @@
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/check.h"
 #include "base/f16.h"
@@ -24,6 +25,7 @@ struct sampler {
 	uint64_t *keys;   /* [n_vocab] candidates */
 	float *values;    /* [n_vocab] what is summed */
 	float *sums;      /* [n_vocab / CHUNK, rounded up] */
+	float *raw;       /* [n_vocab] a copy of the logits; NULL until it is needed */
 };
 enum { CHUNK = 1024, PIECE = 256 };
 
@@ -46,6 +48,7 @@ void sampler_free(struct sampler *s)
 	free(s->keys);
 	free(s->values);
 	free(s->sums);
+	free(s->raw);
 	free(s);
 }
 
@@ -321,6 +324,24 @@ int32_t sampler_draw(struct sampler *s, const struct kernels *k, float *logits, 
 	if (p->min_p > 0)
 		n = cut_min_p(s, p->min_p, max, n);
 	return draw(s, k, p->temp, best, max, n, sampler_uniform(r->params.seed, n_tokens));
+}
+
+int32_t sampler_draw_probs(struct sampler *s, const struct kernels *k, float *logits, const struct board_record *r,
+			   const int32_t *log, uint32_t n_tokens, struct prob *ret)
+{
+	uint32_t top = board_top(r->flags), n = 0;
+	if (s->raw == NULL)
+		s->raw = xcalloc(s->n_vocab, sizeof *s->raw);
+	memcpy(s->raw, logits, s->n_vocab * sizeof *s->raw);
+	int32_t token = sampler_draw(s, k, logits, r, log, n_tokens);
+	float max = k->max(s->raw, s->n_vocab), log_sum = kernels_log(k->sum_exp(s->raw, max, s->n_vocab));
+	if (top > 0)
+		n = take_best(s, k, s->raw, top < s->n_vocab ? top : s->n_vocab);
+	ret[0] = (struct prob){.id = token, .logprob = (s->raw[token] - max) - log_sum};
+	for (uint32_t i = 0; i < top; i++)
+		ret[1 + i] = i < n ? (struct prob){.id = key_id(s->keys[i]), .logprob = (s->raw[key_id(s->keys[i])] - max) - log_sum}
+				   : (struct prob){.id = -1};
+	return token;
 }
 
 float sampler_logprob(const struct kernels *k, const float *logits, uint32_t n_vocab, int32_t token)

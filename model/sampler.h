@@ -9,6 +9,7 @@
 
 #include "kernels/kernels.h"
 #include "shm/board.h"
+#include "shm/probs.h"
 
 struct sampler; /* scratch of one thread: candidates, counts; holds nothing of any session */
 
@@ -21,6 +22,13 @@ void sampler_free(struct sampler *s);
  */
 int32_t sampler_draw(struct sampler *s, const struct kernels *k, float *logits, const struct board_record *r,
 		     const int32_t *log, uint32_t n_tokens);
+
+/*
+ * The same token, and what the model says of its place: ret is the entry of a run with r->flags, the token first, then the
+ * likeliest ones, the lower id first of equals. Of the logits as they came: bias and penalties come later.
+ */
+int32_t sampler_draw_probs(struct sampler *s, const struct kernels *k, float *logits, const struct board_record *r,
+			   const int32_t *log, uint32_t n_tokens, struct prob *ret);
 
 /* The generator: uniform in [0, 1) with 24 bits, a function of (seed, position) alone (Philox 4x32-10). */
 float sampler_uniform(uint64_t seed, uint64_t position);

@@ -3,7 +3,7 @@
  * The board: who wants what computed and how far it is. falcond writes requests and grants, the engine writes progress;
  * neither needs anything else to go on, so either may die at any time. docs/BOARD.md has a row for every field.
  *
- *	header (4,096 bytes) | words, 128 bytes a slot | page tables | rows ring | token logs
+ *	header (4,096 bytes) | words, 128 bytes a slot | page tables | rows ring | token logs | log-probabilities (shm/probs.h)
  *
  * Rules. One writer a field. A payload is written first, then one release store of the word that publishes it; the reader
  * loads that word with acquire. Each side treats what the other wrote as input: indices and lengths are checked before use.
@@ -35,7 +35,7 @@
 #include "shm/pages.h"
 
 #define BOARD_MAGIC UINT64_C(0x3144524243464c46) /* "FLFCBRD1" */
-#define BOARD_ABI 2u
+#define BOARD_ABI 3u
 
 enum {
 	BOARD_NAME = 64,       /* bytes of a session's name, without NUL */
@@ -45,6 +45,7 @@ enum {
 	BOARD_BIASES = 64,     /* logit biases a session */
 	BOARD_BATCH = 256,     /* sessions in one step */
 	BOARD_RING = 64,       /* entries of the rows ring */
+	BOARD_TOP = 20,        /* likeliest tokens that are told beside a generated one */
 };
 
 enum board_want { BOARD_NONE = 0, BOARD_RUN, BOARD_PAUSE, BOARD_CANCEL, BOARD_CLOSE };
@@ -90,7 +91,10 @@ static_assert(offsetof(struct board_words, trial) == 12, "board_words.trial");
 static_assert(offsetof(struct board_words, progress) == 64, "board_words.progress");
 
 enum { BOARD_FAILED_LATE = 255 }; /* its step never ended */
-enum board_record_flags { BOARD_IGNORE_EOS = 1, BOARD_SCORE = 2, BOARD_ROWS = 4 };
+/* LOGPROBS: shm/probs.h; how many likeliest tokens are told stands in the bits of TOP. */
+enum board_record_flags { BOARD_IGNORE_EOS = 1, BOARD_SCORE = 2, BOARD_ROWS = 4, BOARD_LOGPROBS = 8, BOARD_TOPS = 0x1f00 };
+static inline uint32_t board_top(uint32_t flags) { return (flags & BOARD_TOPS) >> 8; }
+static inline uint32_t board_logprobs(uint32_t top) { return BOARD_LOGPROBS | (top << 8 & BOARD_TOPS); } /* flags */
 
 /* Who yields to whom. Records written before the field was there have 0. */
 enum board_priority { BOARD_INTERACTIVE = 0, BOARD_BATCHED = 1 };
@@ -154,6 +158,7 @@ struct board_record {
 	uint32_t failed;       /* not 0: the engine died of this run alone, twice: the signal, or BOARD_FAILED_LATE */
 	uint32_t priority;     /* enum board_priority */
 	uint8_t undo[608];     /* the terms before board_record_begin() */
+	uint64_t probs_offset; /* of its log-probabilities in its segment, 0 in records written before there were any */
 };
 #define BOARD_RECORD_MAGIC UINT64_C(0x3153455343464c46) /* "FLFCSES1" */
 #define BOARD_RECORD_VERSION 1u
@@ -168,6 +173,7 @@ static_assert(offsetof(struct board_record, stop_length) == 304, "board_record.s
 static_assert(offsetof(struct board_record, stops) == 312, "board_record.stops");
 static_assert(offsetof(struct board_record, biases) == 824, "board_record.biases");
 static_assert(offsetof(struct board_record, undo) == 1344, "board_record.undo");
+static_assert(offsetof(struct board_record, probs_offset) == 1952, "board_record.probs_offset");
 enum {
 	BOARD_RECORD_SIZE = 2048,
 	BOARD_TERMS = offsetof(struct board_record, biases) - offsetof(struct board_record, flags), /* bytes that undo keeps */
@@ -201,11 +207,13 @@ struct board_header {
 	uint32_t ring_stride; /* bytes of one ring entry */
 	uint64_t words_offset, tables_offset, ring_offset, logs_offset;
 	uint64_t log_stride;  /* bytes of one record and log, a multiple of 4,096 */
-	uint64_t size;
+	uint64_t size;        /* bytes that are mapped */
 	uint64_t created;     /* CLOCK_REALTIME ns: of two sets the younger counts */
 	uint64_t memory;      /* `memory` of the configuration that it was made by */
 	double huge_share;    /* of the weights, in huge pages, when they were packed */
-	uint8_t pad0[256 - 136];
+	uint64_t probs_offset; /* size: the log-probabilities follow what is mapped */
+	uint64_t probs_stride; /* bytes of one slot's, a multiple of 4,096 */
+	uint8_t pad0[256 - 152];
 
 	/* falcond, changing */
 	_Atomic uint32_t n_used;    /* slots ever used: the engine scans [0, n_used) */
@@ -247,6 +255,7 @@ struct board {
 	uint32_t *tables;          /* [n_slots][n_table] page numbers, falcond's */
 	uint8_t *ring;             /* [BOARD_RING][ring_stride] */
 	uint8_t *logs;             /* [n_slots][log_stride] */
+	int fd;                    /* of the segment, for what is not mapped; -1: not known */
 };
 
 /* Fills the constant part of a header (set id and fingerprint are the caller's). */
@@ -258,7 +267,16 @@ void board_plan(uint32_t n_slots, uint32_t n_context, uint32_t n_vocab, struct b
  */
 void board_fingerprint(const uint8_t image[16], uint32_t kv, uint32_t dense, uint8_t ret[16]);
 
-/* Checks the header of a segment of `size` bytes mapped at base and computes the pointers. 0 or -EINVAL. */
+/* Bytes of the whole segment: what is mapped, and the log-probabilities. */
+static inline uint64_t board_segment_bytes(const struct board_header *h) { return h->probs_offset + h->probs_stride * h->n_slots; }
+
+/*
+ * Maps what is to be mapped of the segment, checks its header and computes the pointers. fd stays the caller's, and open while
+ * log-probabilities are read or written. 0 or -errno.
+ */
+int board_map(int fd, uint64_t *ret_size, struct board *ret_board, struct err *e);
+
+/* The same of `size` bytes that are mapped at base. 0 or -EINVAL. */
 int board_open(void *base, uint64_t size, struct board *ret_board, struct err *e);
 
 static inline struct board_record *board_record(const struct board *b, uint32_t slot)

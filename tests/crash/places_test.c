@@ -63,23 +63,25 @@ static void cancel(int c, const char *name)
 	json_decref(wire_ask(c, "{\"op\":\"drop\",\"session\":\"%s\"}", name));
 }
 
-/* What a fork of the session, which is over, says after one more token. */
+/* What a fork of the session, which is over, says after one more token: ids, log-probabilities, those of the likeliest tokens. */
 static json_t *fork_of(int c, const char *session)
 {
 	json_t *r = wire_ask(c, "{\"op\":\"fork\",\"session\":\"%s\",\"new\":\"%s-fork\",\"request_id\":\"%s-fork\"}", session, session, session);
 	long long at = json_integer_value(json_object_get(r, "cursor"));
 	json_decref(r);
-	json_decref(wire_ask(c, "{\"op\":\"append\",\"session\":\"%s-fork\",\"at\":%lld,\"ids\":[5],\"n\":9}", session, at));
-	json_t *ids = json_array();
+	json_decref(wire_ask(c, "{\"op\":\"append\",\"session\":\"%s-fork\",\"at\":%lld,\"ids\":[5],\"n\":9,\"logprobs\":2}", session, at));
+	static const char *const lists[] = {"ids", "logprobs", "top_logprobs"};
+	json_t *said = json_pack("[[],[],[]]");
 	for (bool done = false; !done; json_decref(r)) {
 		r = wire_ask(c, "{\"op\":\"next\",\"session\":\"%s-fork\",\"cursor\":%lld,\"wait_ms\":20000}", session, at);
 		assert_null(json_object_get(r, "error"));
-		json_array_extend(ids, json_object_get(r, "ids"));
+		for (size_t i = 0; i < 3; i++)
+			assert_int_equal(json_array_extend(json_array_get(said, i), json_object_get(r, lists[i])), 0);
 		at = json_integer_value(json_object_get(r, "cursor"));
 		done = json_is_true(json_object_get(r, "done"));
 	}
 	json_decref(wire_ask(c, "{\"op\":\"drop\",\"session\":\"%s-fork\"}", session));
-	return ids;
+	return said;
 }
 
 static void do_work(struct work *w, int c, const char *prefix)

@@ -13,6 +13,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "daemon/spill_file.h"
+#include "shm/probs.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -23,6 +24,7 @@ static const struct spill_model model = {.n_vocab = VOCAB, .n_context = CONTEXT,
 static void check_head(const struct spill_head *h)
 {
 	int32_t id;
+	struct prob entry;
 	CHECK(h->header.n_tokens <= CONTEXT && h->n_kv <= h->header.n_tokens && h->record.n_given <= h->header.n_tokens);
 	CHECK(spill_name_valid(h->record.name, h->record.name_length) && h->record.request_length <= BOARD_REQUEST);
 	CHECK(h->record.n_stops <= BOARD_STOPS && h->record.n_biases <= BOARD_BIASES && h->record.params.temp >= 0);
@@ -30,6 +32,9 @@ static void check_head(const struct spill_head *h)
 		memcpy(&id, h->log + i * sizeof id, sizeof id);
 		CHECK(id >= 0 && id < VOCAB);
 	}
+	CHECK(h->header.probs_bytes == probs_bytes(h->record.flags, h->header.n_tokens - h->record.n_given));
+	for (uint64_t at = 0; at < h->header.probs_bytes; at += sizeof entry)
+		memcpy(&entry, h->probs + at, sizeof entry);
 }
 
 /* As it is read from a disk. */

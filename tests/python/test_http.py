@@ -95,6 +95,81 @@ class OpenAI(unittest.TestCase):
         second = self.client.completions.create(model="any", prompt=PROMPT, seed=4, max_tokens=10)
         self.assertEqual(got.choices[1].text, second.choices[0].text)
 
+    def test_logprobs_of_a_completion_are_what_the_protocol_gives(self):
+        no_end = {str(i): -1000 for i in range(16)}  # tokens that are no text are not told
+        with Client(os.environ["FALCOND_SOCKET"]) as c:
+            run = c.generate(PROMPT, seed=5, n=40, temp=1, top_k=0, top_p=1, min_p=0, logit_bias=no_end, logprobs=3)
+            told, cursor, done = {"ids": [], "logprobs": [], "top_logprobs": []}, run["cursor"], False
+            while not done:
+                reply = c.call("next", session=run["session"], cursor=cursor, wait_ms=20000)
+                cursor, done = reply["cursor"], reply["done"]
+                for name in told:
+                    told[name] += reply[name]
+            c.call("drop", session=run["session"])
+            words = {i: c.call("detokenize", ids=[i])["text"]
+                     for i in {*told["ids"], *(i for top in told["top_logprobs"] for i, _ in top)}}
+        asked = dict(model="any", prompt=PROMPT, max_tokens=40, seed=5, logprobs=3, logit_bias=no_end)
+        choice = self.client.completions.create(**asked).choices[0]
+        self.assertEqual(choice.logprobs.token_logprobs, told["logprobs"])
+        self.assertEqual(choice.logprobs.tokens, [words[i] for i in told["ids"]])
+        self.assertEqual("".join(choice.logprobs.tokens), choice.text)
+        for i, top in enumerate(told["top_logprobs"]):
+            self.assertEqual(choice.logprobs.top_logprobs[i],
+                             {**{words[i]: p for i, p in top}, words[told["ids"][i]]: told["logprobs"][i]})
+            offset = choice.logprobs.text_offset[i]
+            self.assertTrue(choice.text[offset:].startswith(choice.logprobs.tokens[i]))
+        pieces = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+        for chunk in self.client.completions.create(stream=True, **asked):
+            for name in pieces:
+                pieces[name] += getattr(chunk.choices[0].logprobs, name) if chunk.choices[0].logprobs else []
+        self.assertEqual(pieces, choice.logprobs.model_dump())
+
+    def test_logprobs_of_a_chat_have_tokens_bytes_and_alternatives(self):
+        asked = dict(model="any", messages=[{"role": "user", "content": PROMPT}], max_tokens=12, seed=7, n=2, logprobs=True,
+                     logit_bias={str(i): -1000 for i in range(16)})
+        whole = self.client.chat.completions.create(top_logprobs=4, **asked)
+        for choice in whole.choices:
+            content = choice.logprobs.content
+            self.assertEqual(len(content), 12)
+            self.assertEqual(b"".join(bytes(t.bytes) for t in content).decode(), choice.message.content)
+            for t in content:
+                self.assertEqual(len(t.top_logprobs), 4)
+                self.assertEqual(t.top_logprobs, sorted(t.top_logprobs, key=lambda x: -x.logprob))
+                self.assertTrue(t.logprob <= 0 and all(x.logprob <= 0 for x in t.top_logprobs))
+                for x in t.top_logprobs:
+                    self.assertEqual(x.logprob == t.logprob, x.token == t.token)
+        pieces = [[], []]
+        for chunk in self.client.chat.completions.create(stream=True, top_logprobs=4, **asked):
+            for choice in chunk.choices:
+                pieces[choice.index] += choice.logprobs.content if choice.logprobs else []
+        self.assertEqual(pieces, [c.logprobs.content for c in whole.choices])
+        without = self.client.chat.completions.create(**asked)
+        self.assertEqual([t.logprob for t in without.choices[1].logprobs.content], [t.logprob for t in pieces[1]])
+        self.assertEqual(without.choices[1].logprobs.content[0].top_logprobs, [])
+
+    def test_an_end_of_text_is_no_token_of_the_answer(self):
+        end = next(i for i in range(16) if self.ends(i))
+        got = self.client.completions.create(model="any", prompt=PROMPT, max_tokens=5, temperature=0, logprobs=1,
+                                             logit_bias={str(end): 1000}).choices[0]
+        self.assertEqual((got.text, got.finish_reason), ("", "stop"))
+        self.assertEqual(got.logprobs.tokens if got.logprobs else [], [])
+
+    def ends(self, token):
+        """Whether a run that is made to say this token ends there."""
+        with Client(os.environ["FALCOND_SOCKET"]) as c:
+            run = c.generate(PROMPT, n=2, temp=0, logit_bias={str(token): 1000})
+            finish = c.read(run["session"], run["cursor"])[3]
+            c.call("drop", session=run["session"])
+        return finish == "eos"
+
+    def test_wrong_logprobs_are_told(self):
+        for body in ({"logprobs": 21}, {"logprobs": -1}, {"logprobs": True}, {"logprobs": "1"}, {"logprobs": 1.0}):
+            status, reply = ask("POST", "/v1/completions", {"prompt": PROMPT, **body})
+            self.assertEqual((status, "`logprobs`" in json.loads(reply)["error"]["message"]), (400, True), body)
+        for body in ({"logprobs": 1}, {"top_logprobs": 2}, {"logprobs": True, "top_logprobs": 21}, {"logprobs": False, "top_logprobs": 1}):
+            status, reply = ask("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], **body})
+            self.assertEqual((status, "logprobs`" in json.loads(reply)["error"]["message"]), (400, True), body)
+
     def test_stop_strings_end_an_answer(self):
         whole = self.client.completions.create(model="any", prompt=PROMPT, max_tokens=40, temperature=0).choices[0].text
         stop = whole.split()[3]

@@ -149,7 +149,7 @@ static void lie(struct buf *file, size_t at, uint64_t value, size_t bytes)
 	struct spill_header h;
 	memcpy(file->data + at, &value, bytes);
 	memcpy(&h, file->data, sizeof h);
-	spill_seal((uint8_t *)file->data, spill_head_bytes(h.n_tokens), h.n_kv);
+	spill_seal((uint8_t *)file->data, spill_head_bytes(&h), h.n_kv);
 }
 
 static void lies_in_a_file_are_refused_and_the_daemon_goes_on(void **state)
@@ -189,7 +189,7 @@ static void lies_in_a_file_are_refused_and_the_daemon_goes_on(void **state)
 	struct spill_header h;
 	memcpy(&h, file.data, sizeof h);
 	for (uint32_t p = 0; p < 2; p++) {
-		uint8_t *page = (uint8_t *)file.data + spill_head_bytes(64) + p * spill_page_stride(h.page_bytes);
+		uint8_t *page = (uint8_t *)file.data + spill_head_bytes(&h) + p * spill_page_stride(h.page_bytes);
 		memset(page + SPILL_CHECKSUM, 0xff, h.page_bytes);
 		spill_page_checksum(h.salt, p, page + SPILL_CHECKSUM, h.page_bytes, page);
 	}

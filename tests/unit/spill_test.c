@@ -21,15 +21,17 @@
 
 #include "base/hash.h"
 #include "daemon/spill_file.h"
+#include "shm/probs.h"
 #include "shm/segment.h"
 
-enum { OWNER = 1000, TOKENS = 70, KV = 69, PAGE = 96, N_PAGES = 3, STRIDE = 4096 };
+enum { OWNER = 1000, TOKENS = 70, KV = 69, PAGE = 96, N_PAGES = 3, STRIDE = 4096, GIVEN = 10, TOP = 2 };
 
 struct fixture {
 	char root[64];
 	int folder, memory; /* memory: a segment of pages */
 	struct spill_model model;
 	int32_t log[TOKENS];
+	struct prob probs[(TOKENS - GIVEN) * (1 + TOP)];
 	uint32_t table[N_PAGES];
 	struct spill_pages pages;
 };
@@ -58,6 +60,8 @@ static int setup(void **state)
 	f->memory = segment_create("pages", 8 * STRIDE, &e);
 	for (uint32_t i = 0; i < TOKENS; i++)
 		f->log[i] = (int32_t)(i % 100);
+	for (uint32_t i = 0; i < (TOKENS - GIVEN) * (1 + TOP); i++)
+		f->probs[i] = (struct prob){.id = (int32_t)(i % 100), .logprob = -0.125f * (float)i};
 	for (uint32_t i = 0; i < N_PAGES; i++) {
 		uint8_t payload[PAGE];
 		memset(payload, (int)(0x40 + i), sizeof payload);
@@ -81,8 +85,8 @@ static int teardown(void **state)
 
 static struct board_record record_of(const char *name)
 {
-	struct board_record r = {.version = BOARD_RECORD_VERSION, .owner = OWNER, .generation = 5, .n_given = 10, .n_from = TOKENS,
-				 .n_end = 200, .n_tokens = TOKENS, .params = {.temp = 1, .top_p = 1, .repeat_penalty = 1, .seed = 3}};
+	struct board_record r = {.version = BOARD_RECORD_VERSION, .owner = OWNER, .generation = 5, .n_given = GIVEN, .n_from = TOKENS,
+				 .n_end = 200, .n_tokens = TOKENS, .flags = board_logprobs(TOP), .params = {.temp = 1, .top_p = 1, .repeat_penalty = 1, .seed = 3}};
 	r.name_length = (uint32_t)strlen(name);
 	memcpy(r.name, name, r.name_length);
 	return r;
@@ -91,17 +95,24 @@ static struct board_record record_of(const char *name)
 static struct spill_header header_of(const struct fixture *f, uint32_t n_kv)
 {
 	struct spill_header h = {.magic = SPILL_MAGIC, .version = SPILL_VERSION, .n_tokens = TOKENS, .n_kv = n_kv,
-				 .page_bytes = PAGE, .salt = 12345, .finish = BOARD_LENGTH, .first_given = 10, .first_seed = 3};
+				 .page_bytes = PAGE, .salt = 12345, .finish = BOARD_LENGTH, .first_given = 10, .first_seed = 3,
+				 .features = SPILL_PROBS, .probs_bytes = sizeof f->probs};
 	memcpy(h.source, f->model.source, sizeof h.source);
 	memcpy(h.fingerprint, f->model.fingerprint, sizeof h.fingerprint);
 	return h;
+}
+
+static size_t head_bytes(const struct fixture *f)
+{
+	struct spill_header h = header_of(f, KV);
+	return spill_head_bytes(&h);
 }
 
 static uint8_t *head_of(const struct fixture *f, const char *name, uint32_t n_kv, size_t *ret_bytes)
 {
 	struct spill_header h = header_of(f, n_kv);
 	struct board_record r = record_of(name);
-	uint8_t *head = spill_compose(&h, &r, f->log, ret_bytes);
+	uint8_t *head = spill_compose(&h, &r, f->log, f->probs, ret_bytes);
 	spill_seal(head, *ret_bytes, n_kv);
 	return head;
 }
@@ -157,7 +168,7 @@ static void what_is_written_is_read_back(void **state)
 	assert_int_equal(store(f, "a", &kv, &e), 0);
 	assert_int_equal(kv, KV);
 	uint8_t *bytes = content(f, "a", &length);
-	assert_int_equal(length, spill_head_bytes(TOKENS) + spill_pages_bytes(KV, PAGE));
+	assert_int_equal(length, head_bytes(f) + spill_pages_bytes(KV, PAGE));
 	assert_int_equal(read_back(f, bytes, length), KV);
 	for (uint32_t i = 0; i < N_PAGES; i++) {
 		assert_int_equal(pread(f->memory, page, PAGE, (off_t)(2 * i + 1) * STRIDE), PAGE);
@@ -169,6 +180,7 @@ static void what_is_written_is_read_back(void **state)
 	assert_int_equal(head.record.generation, 5);
 	assert_int_equal(head.header.finish, BOARD_LENGTH);
 	assert_memory_equal(head.log, f->log, sizeof f->log);
+	assert_memory_equal(head.probs, f->probs, sizeof f->probs);
 	free(bytes);
 }
 
@@ -176,7 +188,7 @@ static void a_file_that_is_cut_off_anywhere_gives_its_whole_pages_or_nothing(voi
 {
 	struct fixture *f = *state;
 	struct err e;
-	size_t length, head = spill_head_bytes(TOKENS), stride = spill_page_stride(PAGE);
+	size_t length, head = head_bytes(f), stride = spill_page_stride(PAGE);
 	uint32_t kv;
 	assert_int_equal(store(f, "a", &kv, &e), 0);
 	uint8_t *bytes = content(f, "a", &length);
@@ -189,7 +201,7 @@ static void a_flipped_bit_anywhere_costs_the_head_or_the_pages_from_there(void *
 {
 	struct fixture *f = *state;
 	struct err e;
-	size_t length, head = spill_head_bytes(TOKENS), stride = spill_page_stride(PAGE);
+	size_t length, head = head_bytes(f), stride = spill_page_stride(PAGE);
 	uint32_t kv;
 	assert_int_equal(store(f, "a", &kv, &e), 0);
 	uint8_t *bytes = content(f, "a", &length);
@@ -205,7 +217,7 @@ static void a_page_of_another_place_or_file_is_not_taken(void **state)
 {
 	struct fixture *f = *state;
 	struct err e;
-	size_t length, head = spill_head_bytes(TOKENS), stride = spill_page_stride(PAGE);
+	size_t length, head = head_bytes(f), stride = spill_page_stride(PAGE);
 	uint32_t kv;
 	assert_int_equal(store(f, "a", &kv, &e), 0);
 	uint8_t *bytes = content(f, "a", &length);
@@ -259,13 +271,19 @@ static void a_lie_under_a_good_checksum_is_refused(void **state)
 	assert_int_equal(parse_with(f, offsetof(struct spill_header, unfinished), 2, &e), -EINVAL);
 	assert_int_equal(parse_with(f, offsetof(struct spill_header, first_given), TOKENS + 1, &e), -EINVAL);
 	assert_int_equal(parse_with(f, offsetof(struct spill_header, version), 2, &e), -EINVAL);
-	assert_string_equal(e.what, "version 2, features 0 of the session format, this build reads version 1");
+	assert_string_equal(e.what, "version 2, features 0x1 of the session format, this build reads version 1");
 	assert_int_equal(parse_with(f, record + offsetof(struct board_record, flags), BOARD_SCORE, &e), -EINVAL);
 	assert_int_equal(parse_with(f, record + offsetof(struct board_record, name), '/', &e), -EINVAL);
 	assert_int_equal(parse_with(f, record + offsetof(struct board_record, name_length), 65, &e), -EINVAL);
 	assert_int_equal(parse_with(f, record + offsetof(struct board_record, n_given), TOKENS + 1, &e), -EINVAL);
 	assert_int_equal(parse_with(f, record + offsetof(struct board_record, n_stops), 9, &e), -EINVAL);
 	assert_int_equal(parse_with(f, record + offsetof(struct board_record, params), 0x7fc00000, &e), -EINVAL);
+	assert_int_equal(parse_with(f, record + offsetof(struct board_record, flags), board_logprobs(TOP + 1), &e), -EINVAL);
+	assert_int_equal(parse_with(f, record + offsetof(struct board_record, flags), board_logprobs(BOARD_TOP + 1), &e), -EINVAL);
+	assert_int_equal(parse_with(f, record + offsetof(struct board_record, flags), 0, &e), -EINVAL);
+	assert_int_equal(parse_with(f, offsetof(struct spill_header, features), 3, &e), -EINVAL);
+	assert_int_equal(parse_with(f, offsetof(struct spill_header, features), 0, &e), -EINVAL);
+	assert_int_equal(parse_with(f, offsetof(struct spill_header, probs_bytes), 1 << 30, &e), -EINVAL);
 	assert_int_equal(parse_with(f, log + 4 * 20, 100, &e), -EINVAL);
 	assert_string_equal(e.what, "token 20 is 100, the vocabulary has 100");
 	assert_int_equal(parse_with(f, log + 4 * 20, 99, &e), 0);
@@ -308,7 +326,7 @@ static void without_room_for_pages_the_tokens_are_written_and_without_any_the_ol
 	assert_int_equal(store(f, "a", &kv, &e), 0);
 	signal(SIGXFSZ, SIG_IGN);
 	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
-	small = (struct rlimit){.rlim_cur = spill_head_bytes(TOKENS) + PAGE, .rlim_max = before.rlim_max};
+	small = (struct rlimit){.rlim_cur = head_bytes(f) + PAGE, .rlim_max = before.rlim_max};
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
 	int with_tokens = store(f, "b", &kv, &e);
 	small.rlim_cur = 1000;
@@ -321,7 +339,7 @@ static void without_room_for_pages_the_tokens_are_written_and_without_any_the_ol
 	assert_int_equal(with_nothing, -EFBIG);
 	assert_non_null(strstr(e.what, "1000/a.session: cannot write"));
 	uint8_t *bytes = content(f, "b", &length);
-	assert_int_equal(length, spill_head_bytes(TOKENS));
+	assert_int_equal(length, head_bytes(f));
 	assert_int_equal(read_back(f, bytes, length), 0);
 	free(bytes);
 	bytes = content(f, "a", &length);
