@@ -104,7 +104,7 @@ static int read_session(const struct slots *s, struct session *o, struct err *e)
 {
 	const struct board *b = &s->segments->board;
 	uint32_t n_vocab = s->segments->model.hp.n_vocab;
-	memcpy(&o->record, board_record(b, o->slot), sizeof o->record);
+	board_record_read(b, o->slot, &o->record);
 	int r = board_record_check(b, &o->record, n_vocab, e);
 	if (r < 0)
 		return r;

@@ -34,7 +34,10 @@ enum { TABLES = sizeof tables / sizeof tables[0] };
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { XTILEDATA = 18 }; /* the tiles' bit of XCR0 and number among the states that a process must ask for */
+enum {
+	XTILEDATA = 18, /* the tiles' bit of XCR0 and number among the states that a process must ask for */
+	AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25, /* in EDX of leaf 7: compilers do not agree on names */
+};
 
 static uint64_t xcr0(void)
 {
@@ -70,7 +73,7 @@ static bool cpu_runs(const char *name)
 	bool avx512 = avx2 && (saved & 0xe6) == 0xe6 && (b7 & needed) == needed && (c7 & bit_AVX512VNNI);
 	if (strcmp(name, "avx512") == 0)
 		return avx512;
-	needed = bit_AMX_TILE | bit_AMX_INT8;
+	needed = AMX_TILE | AMX_INT8;
 	return avx512 && (saved >> (XTILEDATA - 1) & 3) == 3 && (d7 & needed) == needed && may_use_tiles();
 }
 #else

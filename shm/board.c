@@ -128,6 +128,16 @@ void board_record_undo(struct board_record *r)
 	atomic_store_explicit(&r->run, atomic_load_explicit(&r->ready, memory_order_relaxed), memory_order_release);
 }
 
+void board_record_read(const struct board *b, uint32_t slot, struct board_record *ret)
+{
+	enum { TERMS = offsetof(struct board_record, flags), END = offsetof(struct board_record, undo) };
+	const struct board_record *r = board_record(b, slot);
+	*ret = (struct board_record){.version = r->version, .owner = r->owner, .name_length = r->name_length,
+		.request_length = r->request_length};
+	memcpy(ret->name, r->name, sizeof ret->name);
+	memcpy((uint8_t *)ret + TERMS, (const uint8_t *)r + TERMS, END - TERMS);
+}
+
 static int record_counts(const struct board_header *h, const struct board_record *r, struct err *e)
 {
 	if (r->version != BOARD_RECORD_VERSION)

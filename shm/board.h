@@ -308,6 +308,12 @@ void board_record_begin(struct board_record *r, uint32_t run);
 /* The terms that stood there before a write which was cut short (run beyond ready). */
 void board_record_undo(struct board_record *r);
 
+/*
+ * What the engine reads of a record whose run was published: the session's name and owner and the run's terms, which stay as they
+ * are until it is over. The rest, left 0, is falcond's, which may be writing it now.
+ */
+void board_record_read(const struct board *b, uint32_t slot, struct board_record *ret);
+
 /* The count of adoptions in its word, which carries its own complement so that a damaged one counts as 0. */
 static inline uint32_t board_adoptions(uint64_t word) { return (uint32_t)word == ~(uint32_t)(word >> 32) ? (uint32_t)word : 0; }
 static inline uint64_t board_adoptions_word(uint32_t count) { return (uint64_t)~count << 32 | count; }

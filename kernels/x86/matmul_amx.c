@@ -12,7 +12,7 @@
  * Fewer tokens than a tile has go to AVX-512 VNNI. Its integers are the same, and so is each block's FMA. Of more than that,
  * the last tile is filled up with zeros.
  */
-#if !defined(__AMX_TILE__) || !defined(__AMX_INT8__) || !defined(__AVX512F__) || !defined(__AVX512BW__)
+#if !(defined(__AMX_INT8__) || defined(__AMXINT8__)) || !defined(__AVX512F__) || !defined(__AVX512BW__)
 #error "compile with -mamx-tile -mamx-int8 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mf16c"
 #endif
 
