@@ -66,34 +66,23 @@ static enum keep_kind kind_of(int fd)
 	return KEEP_BOARD;
 }
 
+bool keep_owns(const char *name)
+{
+	return strcmp(name, lock_name) == 0 || strncmp(name, set_prefix, strlen(set_prefix)) == 0;
+}
+
 static void take_inherited(struct keep *k, const char *name, int fd)
 {
 	if (strcmp(name, lock_name) == 0) {
 		k->lock = fd;
 		return;
 	}
-	struct keep_set *set = strncmp(name, set_prefix, strlen(set_prefix)) == 0 ? find_set(k, name) : NULL;
-	if (set == NULL) {
-		log_warning("descriptor %d, \"%.40s\", is none of mine: left alone", fd, name);
-		return;
-	}
-	int *at = &set->fds[kind_of(fd)];
-	if (*at < 0)
+	struct keep_set *set = find_set(k, name);
+	int *at = set ? &set->fds[kind_of(fd)] : NULL;
+	if (at != NULL && *at < 0)
 		*at = fd;
 	else
 		close(fd);
-}
-
-static void find_inherited(struct keep *k)
-{
-	char **names;
-	int first;
-	unsigned n = notify_inherited(&first, &names);
-	for (unsigned i = 0; i < n; i++) {
-		take_inherited(k, names[i], first + (int)i);
-		free(names[i]);
-	}
-	free(names);
 }
 
 static int lock_folder(struct keep *k, const char *path, struct err *e)
@@ -182,10 +171,12 @@ static void find_files(struct keep *k)
 	closedir(d);
 }
 
-int keep_open(struct keep *k, const char *folder, struct err *e)
+int keep_open(struct keep *k, const struct inherited *in, const char *folder, struct err *e)
 {
 	*k = (struct keep){.folder = -1, .lock = -1};
-	find_inherited(k);
+	for (size_t i = 0; i < in->n; i++)
+		if (keep_owns(in->list[i].name))
+			take_inherited(k, in->list[i].name, in->list[i].fd);
 	int r = folder == NULL ? 0 : open_folder(k, folder, e);
 	if (r == 0 && folder != NULL)
 		find_files(k);
@@ -311,18 +302,12 @@ void keep_forget(struct keep *k, const struct keep_set *set)
 	remove_files(k, set->name);
 }
 
-int keep_hand_over(const struct keep *k, const struct keep_set *set, int ret_fds[KEEP_KINDS + 1], struct buf *ret_names)
+void keep_hand_over(const struct keep *k, const struct keep_set *set, struct inherited *out)
 {
-	int n = 0;
-	if (k->lock >= 0) {
-		ret_fds[n++] = k->lock;
-		buf_printf(ret_names, "%s", lock_name);
-	}
-	for (int i = 0; i < KEEP_KINDS && !set->in_folder; i++) {
-		buf_printf(ret_names, "%s%s", n > 0 ? ":" : "", set->name);
-		ret_fds[n++] = set->fds[i];
-	}
-	return n;
+	if (k->lock >= 0)
+		inherited_add(out, lock_name, k->lock);
+	for (int i = 0; i < KEEP_KINDS && !set->in_folder; i++)
+		inherited_add(out, set->name, set->fds[i]);
 }
 
 int keep_check(const struct keep_set *set, enum keep_kind kind, struct err *e)

@@ -18,6 +18,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "daemon/inherit.h"
 
 enum keep_kind { KEEP_WEIGHTS, KEEP_PAGES, KEEP_BOARD, KEEP_KINDS };
 enum { KEEP_NAME = 40, KEEP_MOST = 8 };
@@ -34,11 +35,14 @@ struct keep {
 	unsigned n_found;
 };
 
+/* Whether an inherited descriptor of this name is one of the segments, or the folder's lock. */
+bool keep_owns(const char *name);
+
 /*
  * Takes what systemd or the falcond before this one hands over, and what stands in `folder` (NULL: none), which is made if it is
  * missing and locked. 0, or -errno: the folder is no such folder, or another falcond uses it.
  */
-int keep_open(struct keep *k, const char *folder, struct err *e);
+int keep_open(struct keep *k, const struct inherited *in, const char *folder, struct err *e);
 
 /* Closes what is left of the sets found, and the folder. */
 void keep_close(struct keep *k);
@@ -67,11 +71,8 @@ void keep_forget(struct keep *k, const struct keep_set *set);
 /* Whether the segment cannot be changed behind falcond's back (see above). 0 or -EPERM. */
 int keep_check(const struct keep_set *set, enum keep_kind kind, struct err *e);
 
-/*
- * What the next falcond of this process needs of the set: descriptors, and their names separated by colons, for keep_open() to find
- * as if systemd handed them over. Returns how many.
- */
-int keep_hand_over(const struct keep *k, const struct keep_set *set, int ret_fds[KEEP_KINDS + 1], struct buf *ret_names);
+/* Adds what the next falcond of this process needs of the set, for keep_open() to find as if systemd handed it over. */
+void keep_hand_over(const struct keep *k, const struct keep_set *set, struct inherited *out);
 
 /* Closes the set's descriptors. */
 void keep_close_set(struct keep_set *set);

@@ -29,12 +29,13 @@
 #include "daemon/upgrade.h"
 #include "daemon/web.h"
 
-enum { EXIT_FAILED = 1, SETTLE_MS = 1000 };
+enum { EXIT_FAILED = 1, SETTLE_MS = 1000, PAUSE_MS = 1000 };
 
 struct app {
 	uv_loop_t *loop;
 	struct config config;
 	struct auth auth;
+	struct inherited inherited;
 	struct keep keep;
 	struct store store;
 	struct adopt adopt;
@@ -62,9 +63,9 @@ static void stop(struct app *a)
 	if (!a->upgrading)
 		notify_stopping();
 	packer_stop();
+	web_stop(&a->web);
 	if (a->has_server) {
 		events_close(&a->events);
-		web_stop(&a->web);
 		server_stop(&a->server);
 		supervisor_stop(&a->supervisor);
 	}
@@ -195,7 +196,7 @@ static int open_store(struct app *a, struct err *e)
 {
 	int r = child_find_engine(a->supervisor.engine, sizeof a->supervisor.engine, e);
 	if (r == 0)
-		r = keep_open(&a->keep, a->config.segments, e);
+		r = keep_open(&a->keep, &a->inherited, a->config.segments, e);
 	if (r == 0)
 		r = adopt_begin(&a->adopt, &a->store, &a->keep, &a->config, e);
 	if (r == 0 && !a->adopt.weights)
@@ -335,6 +336,25 @@ static void spill(struct app *a)
 	a->status = EXIT_FAILED;
 }
 
+static bool is_stopped(const struct app *a)
+{
+	if (!a->stopping || !web_stopped(&a->web))
+		return false;
+	return !a->has_server || (server_stopped(&a->server) && supervisor_stopped(&a->supervisor));
+}
+
+/* Becomes the program that is installed now. Returns only if that fails. */
+static void become_next(struct app *a)
+{
+	struct err e;
+	struct inherited next = {0};
+	keep_hand_over(&a->keep, &a->store.set, &next);
+	web_hand_over(&a->web, &next);
+	if (upgrade_exec(&a->upgrade, &next, &e) < 0)
+		give_up(a, &e);
+	inherited_done(&next);
+}
+
 static int serve(struct app *a)
 {
 	struct err e;
@@ -350,13 +370,14 @@ static int serve(struct app *a)
 	a->upgrade.loop = a->loop;
 	a->upgrade.begin = on_upgrade;
 	a->upgrade.arg = a;
-	a->web = (struct web){.loop = a->loop, .config = &a->config, .auth = &a->auth, .server = &a->server};
+	a->web = (struct web){.loop = a->loop, .config = &a->config, .auth = &a->auth, .server = &a->server,
+			       .inherited = &a->inherited};
 	int r = web_open(&a->web, &e);
 	if (r == 0)
 		r = load(a, &e);
 	if (r < 0 && r != -EINTR)
 		give_up(a, &e);
-	while (a->has_server && !(a->stopping && server_stopped(&a->server) && web_stopped(&a->web) && supervisor_stopped(&a->supervisor)))
+	while (!is_stopped(a))
 		uv_run(a->loop, UV_RUN_ONCE);
 	if (a->has_server) {
 		if (!a->upgrading)
@@ -369,8 +390,8 @@ static int serve(struct app *a)
 	web_done(&a->web);
 	if (a->has_server)
 		supervisor_done(&a->supervisor);
-	if (a->upgrading && upgrade_exec(&a->upgrade, &a->keep, &a->store.set, &e) < 0)
-		give_up(a, &e);
+	if (a->upgrading)
+		become_next(a);
 	/* Whoever stops falcond in order has no use for files that would stay in memory. systemd decides for itself. */
 	if (a->status == 0 && a->store.set.in_folder)
 		keep_forget(&a->keep, &a->store.set);
@@ -391,6 +412,7 @@ int main(int argc, char **argv)
 	int status = cli_parse(&cli, argc, argv);
 	if (status >= 0)
 		return status;
+	inherited_take(&a.inherited);
 	if (cli_configure(&cli, &a.config, &e) < 0) {
 		print_err(&e);
 		status = CLI_USAGE;
@@ -406,6 +428,7 @@ int main(int argc, char **argv)
 	auth_done(&a.auth);
 	config_done(&a.config);
 	if (status != 0 && getenv("NOTIFY_SOCKET") != NULL)
-		sleep(1); /* systemd starts it again at once */
+		web_pause(&a.inherited, PAUSE_MS); /* systemd starts it again at once */
+	inherited_done(&a.inherited);
 	return status;
 }

@@ -3,15 +3,10 @@
 
 #include "daemon/notify.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
-
-#include "base/mem.h"
 
 enum { BARRIER_S = 5 };
 
@@ -46,24 +41,6 @@ static int sd_notify_barrier(int unset_environment, uint64_t timeout)
 	(void)unset_environment;
 	(void)timeout;
 	return 0;
-}
-
-/* What falcond hands to itself over an `upgrade`: descriptors from 3 on, their names separated by colons. */
-static int sd_listen_fds_with_names(int unset_environment, char ***ret_names)
-{
-	const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS"), *names = getenv("LISTEN_FDNAMES");
-	(void)unset_environment;
-	if (pid == NULL || n == NULL || names == NULL || strtol(pid, NULL, 10) != getpid())
-		return 0;
-	int count = atoi(n);
-	*ret_names = xcalloc((size_t)count + 1, sizeof **ret_names);
-	for (int i = 0; i < count; i++) {
-		size_t length = strcspn(names, ":");
-		(*ret_names)[i] = strndup(names, length);
-		names += length + (names[length] == ':');
-		fcntl(3 + i, F_SETFD, FD_CLOEXEC);
-	}
-	return count;
 }
 #endif
 
@@ -113,14 +90,6 @@ void notify_watch(uv_loop_t *loop, bool (*alive)(void *arg), void *arg)
 	uv_timer_init(loop, &watch.timer);
 	uv_timer_start(&watch.timer, on_feed, 0, ms > 0 ? ms : 1);
 	uv_unref((uv_handle_t *)&watch.timer);
-}
-
-unsigned notify_inherited(int *ret_first, char ***ret_names)
-{
-	*ret_first = 3;
-	*ret_names = NULL;
-	int n = sd_listen_fds_with_names(1, ret_names);
-	return n > 0 ? (unsigned)n : 0;
 }
 
 bool notify_keeps(void)

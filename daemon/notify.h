@@ -17,13 +17,9 @@ void notify_status(const char *format, ...) __attribute__((format(printf, 1, 2))
 void notify_watch(uv_loop_t *loop, bool (*alive)(void *arg), void *arg);
 
 /*
- * The store of descriptors that systemd keeps while falcond is dead (FileDescriptorStoreMax=). They come back as descriptors
- * from ret_first on, close-on-exec, with the names that they were stored under; an `upgrade` hands its own on in the same way
- * (LISTEN_FDS). Returns how many; *ret_names, as many, are freed by the caller one by one and as a whole.
+ * Whether there is somebody to keep descriptors while falcond is dead (FileDescriptorStoreMax=). They come back with the names that
+ * they were stored under: daemon/inherit.h.
  */
-unsigned notify_inherited(int *ret_first, char ***ret_names);
-
-/* Whether there is somebody to keep descriptors. */
 bool notify_keeps(void);
 
 /* Stores n descriptors under one name, and waits until systemd has them. 0 or -errno. */

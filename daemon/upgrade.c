@@ -1,19 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE
 #include "daemon/upgrade.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/close_range.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/mem.h"
 #include "daemon/child.h"
-
-enum { FIRST = 3, ABOVE = 16 };
 
 void upgrade_init(struct upgrade *u, int argc, char **argv)
 {
@@ -63,30 +57,11 @@ int upgrade_check(struct upgrade *u, void (*decide)(void *arg, const struct err 
 	return r;
 }
 
-static void set_number(const char *name, long value)
+int upgrade_exec(struct upgrade *u, struct inherited *in, struct err *e)
 {
-	char text[32];
-	snprintf(text, sizeof text, "%ld", value);
-	setenv(name, text, 1);
-}
-
-int upgrade_exec(struct upgrade *u, const struct keep *k, const struct keep_set *set, struct err *e)
-{
-	int fds[KEEP_KINDS + 1];
-	struct buf names = {0};
-	int n = keep_hand_over(k, set, fds, &names);
-	/* First above all numbers wanted, then to where they are looked for. */
-	for (int i = 0; i < n; i++)
-		if ((fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, ABOVE)) < 0)
-			return err_set(e, -errno, "cannot keep a descriptor: %s", strerror(errno));
-	for (int i = 0; i < n; i++)
-		if (dup2(fds[i], FIRST + i) < 0)
-			return err_set(e, -errno, "cannot keep a descriptor: %s", strerror(errno));
-	close_range((unsigned)(FIRST + n), ~0u, CLOSE_RANGE_CLOEXEC);
-	set_number("LISTEN_PID", getpid());
-	set_number("LISTEN_FDS", n);
-	setenv("LISTEN_FDNAMES", names.length > 0 ? names.data : "", 1);
-	buf_done(&names);
+	int r = inherited_pass(in, e);
+	if (r < 0)
+		return r;
 	execv(u->path, u->argv);
 	return err_set(e, -errno, "cannot start %s: %s", u->path, strerror(errno));
 }

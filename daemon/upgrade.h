@@ -7,9 +7,10 @@
 #ifndef FALCON_DAEMON_UPGRADE_H
 #define FALCON_DAEMON_UPGRADE_H
 
+#include <stdbool.h>
 #include <uv.h>
 
-#include "daemon/keep.h"
+#include "daemon/inherit.h"
 
 struct upgrade {
 	uv_loop_t *loop;
@@ -34,7 +35,7 @@ void upgrade_init(struct upgrade *u, int argc, char **argv);
  */
 int upgrade_check(struct upgrade *u, void (*decide)(void *arg, const struct err *e), void *arg, struct err *e);
 
-/* Becomes the new program, which is handed the segments of `set`. Returns only if that fails: -errno. */
-int upgrade_exec(struct upgrade *u, const struct keep *k, const struct keep_set *set, struct err *e);
+/* Becomes the new program, which is handed these descriptors. Returns only if that fails: -errno. */
+int upgrade_exec(struct upgrade *u, struct inherited *in, struct err *e);
 
 #endif

@@ -3,6 +3,7 @@
 #ifndef FALCON_DAEMON_WEB_H
 #define FALCON_DAEMON_WEB_H
 
+#include "daemon/inherit.h"
 #include "daemon/server.h"
 #include "http/http.h"
 
@@ -11,10 +12,14 @@ struct web {
 	const struct config *config;
 	const struct auth *auth;
 	struct server *server;
+	const struct inherited *inherited; /* all but keep.c's is for HTTP */
 	struct http *http; /* NULL: nothing is configured */
 };
 
-/* Opens what is configured; requests are answered with 503 until web_ready(). loop, config, auth and server are set. */
+/*
+ * Opens what is configured and what systemd has opened. Until web_ready() requests are answered with 503, at a socket of systemd's
+ * after they have waited for a while. loop, config, auth, server and inherited are set.
+ */
 int web_open(struct web *w, struct err *e);
 void web_ready(struct web *w);
 
@@ -25,5 +30,11 @@ void web_tell(struct web *w, const char *what);
 void web_stop(struct web *w);
 bool web_stopped(const struct web *w);
 void web_done(struct web *w);
+
+/* The sockets that the next falcond of this process is to have too. */
+void web_hand_over(const struct web *w, struct inherited *out);
+
+/* Lets time pass after a start that failed. Whoever has asked at a socket of systemd's is told of it, so that he waits no longer. */
+void web_pause(const struct inherited *in, unsigned ms);
 
 #endif

@@ -34,7 +34,7 @@ static void unwatch(struct exchange *x)
 	x->watch = NULL;
 }
 
-static void resume(struct exchange *x)
+void exchange_resume(struct exchange *x)
 {
 	unwatch(x);
 	if (!x->suspended)
@@ -50,7 +50,7 @@ static void on_hangup(uv_poll_t *watch, int status, int events)
 	if (status == 0 && !(events & UV_DISCONNECT))
 		return;
 	x->gone = true;
-	resume(x);
+	exchange_resume(x);
 }
 
 static void watch(struct exchange *x)
@@ -140,7 +140,7 @@ void exchange_reply(struct exchange *x, unsigned status, const char *type, struc
 	x->type = type;
 	x->out = *body;
 	*body = (struct buf){0};
-	resume(x);
+	exchange_resume(x);
 }
 
 static int add_bytes(const char *bytes, size_t length, void *out)
@@ -222,7 +222,7 @@ void exchange_begin(struct exchange *x, const char *type)
 	x->status = 200;
 	x->type = type;
 	x->stream = true;
-	resume(x);
+	exchange_resume(x);
 }
 
 void exchange_send(struct exchange *x, const void *bytes, size_t length)
@@ -230,14 +230,14 @@ void exchange_send(struct exchange *x, const void *bytes, size_t length)
 	if (x->gone || length == 0)
 		return;
 	buf_add(&x->out, bytes, length);
-	resume(x);
+	exchange_resume(x);
 }
 
 void exchange_finish(struct exchange *x)
 {
 	x->finished = true;
 	if (!x->gone)
-		resume(x);
+		exchange_resume(x);
 }
 
 /* libmicrohttpd wants bytes of a stream. */
@@ -280,7 +280,7 @@ enum MHD_Result exchange_respond(struct exchange *x)
 	if (x->status == 401)
 		MHD_add_response_header(r, "WWW-Authenticate", "Bearer");
 	if (x->status == 429 || x->status == 503)
-		MHD_add_response_header(r, "Retry-After", "1");
+		MHD_add_response_header(r, "Retry-After", x->http->model != NULL ? "1" : "5");
 	enum MHD_Result queued = MHD_queue_response(x->connection, x->status, r);
 	MHD_destroy_response(r);
 	return queued;

@@ -39,6 +39,7 @@ struct http {
 	unsigned n_listeners;
 	char *model;                /* NULL: not ready */
 	uint32_t context;
+	uv_timer_t held;            /* for the first that has waited too long */
 	uv_async_t wake;            /* answers wait, or libmicrohttpd has something to do */
 	struct asks answered;
 	struct exchanges all;
@@ -52,6 +53,7 @@ struct exchange {
 	uint64_t owner;
 	bool admin;
 	struct buf body;           /* of the request */
+	uint64_t held_until;       /* uv_now() until which it waits for a model; 0: it never did */
 	bool taken;                /* the route has it */
 
 	unsigned status;           /* 0: no response yet */
@@ -98,6 +100,7 @@ static inline size_t exchange_unsent(const struct exchange *x) { return x->out.l
 /* http.c's: what became of a request, for libmicrohttpd. */
 enum MHD_Result exchange_respond(struct exchange *x); /* queues the response that stands */
 void exchange_wait(struct exchange *x);               /* suspends the connection until there is one */
+void exchange_resume(struct exchange *x);             /* has libmicrohttpd ask for it again */
 void exchange_leave(struct exchange *x);              /* the client has gone, or has everything; may free x */
 void exchange_answered(struct ask *a);                /* hands an answer to its route; may free x */
 

@@ -31,6 +31,11 @@ struct listener {
 	uv_timer_t timer;
 };
 
+int http_check_handed(int fd, struct err *e)
+{
+	return listen_check_handed(fd, e);
+}
+
 int http_check(const char *list, struct err *e)
 {
 	for (struct listen_at a; (a = listen_next(&list)).length > 0;) {
@@ -107,9 +112,47 @@ static bool identify(struct exchange *x)
 	return false;
 }
 
-/* The head of a request has come: refuses it here, before its body, or finds its route. */
-static enum MHD_Result begin(struct http *h, struct MHD_Connection *connection, const char *method, const char *path, void **ret)
+static void refuse_unready(struct exchange *x)
 {
+	const struct http *h = x->http;
+	exchange_fail(x, 503, h->stopping ? "stopping" : "loading", "%s", h->stopping ? "falcond is stopping; ask again" : h->options.unready);
+}
+
+static void on_held(uv_timer_t *timer)
+{
+	struct http *h = timer->data;
+	uint64_t now = uv_now(h->options.loop), next = 0;
+	struct exchange *x;
+	TAILQ_FOREACH (x, &h->all, link) {
+		if (x->held_until == 0 || x->status != 0)
+			continue;
+		if (x->held_until <= now)
+			refuse_unready(x);
+		else if (next == 0 || x->held_until < next)
+			next = x->held_until;
+	}
+	if (next != 0)
+		uv_timer_start(timer, on_held, next - now, 0);
+}
+
+/*
+ * A request that came before there is a model. Who asks at a socket that systemd opened has started falcond by it, and waits as long
+ * as people wait for an answer; after that he is told to ask again, which clients of the API do by themselves.
+ */
+static void hold(struct exchange *x)
+{
+	struct http *h = x->http;
+	x->held_until = uv_now(h->options.loop) + h->options.hold_ms;
+	if (!uv_is_active((uv_handle_t *)&h->held))
+		uv_timer_start(&h->held, on_held, h->options.hold_ms, 0);
+	exchange_wait(x);
+}
+
+/* The head of a request has come: refuses it here, before its body, or finds its route. */
+static enum MHD_Result begin(struct listener *l, struct MHD_Connection *connection, const char *method, const char *path, void **ret)
+{
+	struct http *h = l->http;
+	bool holds = l->address == NULL && h->options.hold_ms > 0 && !h->stopping;
 	const char *rest, *allowed, *length = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Content-Length");
 	const struct route *route = routes_find(method, path, &rest, &allowed);
 	struct exchange *x = xcalloc(1, sizeof *x);
@@ -123,8 +166,8 @@ static enum MHD_Result begin(struct http *h, struct MHD_Connection *connection, 
 		exchange_fail(x, 404, "not_found", "there is nothing at %s", path);
 	else if (length != NULL && strtoull(length, NULL, 10) > h->options.max_bytes)
 		exchange_fail(x, 413, "too_large", "the body has %s bytes, the limit is %llu", length, (unsigned long long)h->options.max_bytes);
-	else if (!route->open && identify(x) && h->model == NULL)
-		exchange_fail(x, 503, "loading", "the model is being loaded; ask again");
+	else if (!route->open && identify(x) && h->model == NULL && !holds)
+		refuse_unready(x);
 	return x->status ? exchange_respond(x) : MHD_YES;
 }
 
@@ -135,7 +178,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 	struct exchange *x = *con_cls;
 	(void)version;
 	if (x == NULL)
-		return begin(h, connection, method, path, con_cls);
+		return begin(arg, connection, method, path, con_cls);
 	if (x->gone)
 		return MHD_NO;
 	if (*n > 0) {
@@ -147,8 +190,13 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 	}
 	if (!x->taken && x->status == 0) {
 		const char *rest, *allowed;
+		const struct route *route = routes_find(method, path, &rest, &allowed);
+		if (h->model == NULL && !route->open) {
+			hold(x);
+			return MHD_YES;
+		}
 		x->taken = true;
-		routes_find(method, path, &rest, &allowed)->handle(x, rest);
+		route->handle(x, rest);
 	}
 	if (x->status != 0)
 		return exchange_respond(x);
@@ -185,7 +233,7 @@ static int serve(struct http *h, int fd, struct listen_at a, struct err *e)
 				     (unsigned)IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_BYTES, MHD_OPTION_END);
 	if (l->daemon == NULL) {
 		close(fd);
-		return err_set(e, -EIO, "http: libmicrohttpd cannot serve %.*s", (int)a.length, a.text);
+		return err_set(e, -EIO, "http: libmicrohttpd cannot serve %.*s", (int)a.length, a.length ? a.text : "");
 	}
 	h->n_listeners++;
 	l->address = a.length ? xstrndup(a.text, a.length) : NULL;
@@ -199,11 +247,15 @@ static int serve(struct http *h, int fd, struct listen_at a, struct err *e)
 static int open_all(struct http *h, struct err *e)
 {
 	const char *list = h->options.listen ? h->options.listen : "";
-	unsigned n = 1;
+	unsigned n = h->options.n_handed;
 	for (const char *at = list; listen_next(&at).length > 0;)
 		n++;
-	h->listeners = xcalloc(n, sizeof *h->listeners);
-	int r = h->options.handed >= 0 ? serve(h, h->options.handed, (struct listen_at){.text = "a socket handed over"}, e) : 0;
+	h->listeners = xcalloc(n + 1, sizeof *h->listeners);
+	int r = 0;
+	for (unsigned i = 0; r == 0 && i < h->options.n_handed; i++) {
+		int fd = listen_duplicate(h->options.handed[i], e);
+		r = fd < 0 ? fd : serve(h, fd, (struct listen_at){0}, e);
+	}
 	for (struct listen_at a; r == 0 && (a = listen_next(&list)).length > 0;) {
 		int fd = listen_open(a, h->options.mode, h->options.group, e);
 		r = fd < 0 ? fd : serve(h, fd, a, e);
@@ -219,16 +271,24 @@ int http_open(const struct http_options *o, struct http **ret, struct err *e)
 	TAILQ_INIT(&h->answered);
 	TAILQ_INIT(&h->all);
 	uv_async_init(o->loop, &h->wake, on_wake);
-	h->wake.data = h;
+	uv_timer_init(o->loop, &h->held);
+	h->wake.data = h->held.data = h;
 	*ret = h; /* a failure in the middle is ended like everything else */
 	int r = identity_load(h->keys, o->keys, e);
-	return r < 0 ? r : open_all(h, e);
+	if (r == 0)
+		r = open_all(h, e);
+	h->options.handed = NULL; /* the caller's array */
+	return r;
 }
 
 void http_ready(struct http *h, const char *model, uint32_t context)
 {
+	struct exchange *x;
 	h->model = xstrdup(model);
 	h->context = context;
+	TAILQ_FOREACH (x, &h->all, link)
+		if (x->held_until != 0)
+			exchange_resume(x);
 }
 
 static void on_closed(uv_handle_t *handle)
@@ -250,6 +310,11 @@ void http_stop(struct http *h)
 	if (h == NULL || h->stopping)
 		return;
 	h->stopping = true;
+	TAILQ_FOREACH (x, &h->all, link)
+		if (x->held_until != 0 && !x->taken && x->status == 0)
+			refuse_unready(x);
+	for (unsigned i = 0; i < 2 * h->n_listeners; i++) /* two turns: one takes the response, one sends it */
+		turn(&h->listeners[i / 2]);
 	TAILQ_FOREACH (x, &h->all, link) {
 		x->gone = true;
 		if (x->suspended)

@@ -29,7 +29,10 @@ struct http_options {
 	const char *keys;      /* file of API keys for TCP, or NULL */
 	uint32_t mode;         /* of unix sockets */
 	gid_t group;           /* of unix sockets, (gid_t)-1: as it is */
-	int handed;            /* a listening socket that somebody handed over, served besides; -1: none. Taken. */
+	const int *handed;     /* [n_handed] listening sockets that somebody handed over, served besides; they are duplicated */
+	unsigned n_handed;
+	unsigned hold_ms;      /* that a request at one of these waits for http_ready(); at an address it is refused at once */
+	const char *unready;   /* what it is told then; a constant */
 	uint64_t max_bytes;    /* of a body */
 	bool (*admin)(void *arg, uid_t uid);
 	void (*ask)(void *arg, uint64_t owner, bool admin, json_t *request, http_answer *answer, void *answer_arg);
@@ -42,7 +45,10 @@ struct http_options {
 /* Checks addresses without opening them, for `falcond --check`. 0 or -EINVAL. */
 int http_check(const char *listen, struct err *e);
 
-/* Opens the sockets. Until http_ready() all that needs a model answers 503. 0 or -errno. */
+/* Whether a descriptor is a socket that `handed` may have. 0, -ENOTSOCK: no listening socket; -EINVAL: others than this machine reach it. */
+int http_check_handed(int fd, struct err *e);
+
+/* Opens the sockets. Until http_ready() all that needs a model answers 503, or waits. 0 or -errno. */
 int http_open(const struct http_options *o, struct http **ret, struct err *e);
 
 /* From here on requests are served. model and context as `hello` says. */

@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -148,6 +149,33 @@ int listen_open(struct listen_at a, uint32_t mode, gid_t group, struct err *e)
 	if (r < 0 && fd >= 0)
 		close(fd);
 	return r < 0 ? r : fd;
+}
+
+int listen_check_handed(int fd, struct err *e)
+{
+	union address at = {.any.sa_family = AF_UNSPEC};
+	socklen_t n = sizeof at, m = sizeof(int), k = sizeof(int);
+	int type = 0, listens = 0;
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &m) < 0 || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &k) < 0 ||
+	    getsockname(fd, &at.any, &n) < 0 || type != SOCK_STREAM || !listens)
+		return err_set(e, -ENOTSOCK, "http: descriptor %d is no socket that listens", fd);
+	bool loopback = at.any.sa_family == AF_INET ? ntohl(at.in.sin_addr.s_addr) >> 24 == 127
+						    : at.any.sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&at.in6.sin6_addr);
+	if (at.any.sa_family == AF_UNIX || loopback)
+		return 0;
+	err_set(e, -EINVAL, "http: the socket handed over as descriptor %d is open to other machines: falcond serves this one", fd);
+	return err_hint(e, "ListenStream= a path or a loopback address, such as 127.0.0.1:8080, in the socket unit");
+}
+
+int listen_duplicate(int fd, struct err *e)
+{
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	if (copy >= 0 && fcntl(copy, F_SETFL, fcntl(copy, F_GETFL) | O_NONBLOCK) == 0)
+		return copy;
+	err_set(e, -errno, "http: cannot take over descriptor %d: %s", fd, strerror(errno));
+	if (copy >= 0)
+		close(copy);
+	return e->code;
 }
 
 void listen_remove(struct listen_at a)

@@ -25,6 +25,12 @@ int listen_check(struct listen_at a, struct err *e);
  */
 int listen_open(struct listen_at a, uint32_t mode, gid_t group, struct err *e);
 
+/* Whether a descriptor that somebody handed over is such a socket. 0, -ENOTSOCK: it does not listen, or -EINVAL: others reach it. */
+int listen_check_handed(int fd, struct err *e);
+
+/* Another descriptor of a socket that was handed over. It, or -errno. */
+int listen_duplicate(int fd, struct err *e);
+
 /* Removes a Unix socket's file; nothing to do for others. */
 void listen_remove(struct listen_at a);
 
