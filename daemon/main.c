@@ -63,7 +63,7 @@ static void stop(struct app *a)
 	if (!a->upgrading)
 		notify_stopping();
 	packer_stop();
-	web_stop(&a->web);
+	web_stop(&a->web, a->status != 0);
 	if (a->has_server) {
 		events_close(&a->events);
 		server_stop(&a->server);

@@ -9,6 +9,8 @@
 
 enum { HOLD_MS = 30000 }; /* what most clients wait for an answer at least */
 
+static const char could_not_start[] = "falcond could not start; its log says why";
+
 static void metrics(void *arg, struct buf *out)
 {
 	const struct web *w = arg;
@@ -80,9 +82,9 @@ void web_tell(struct web *w, const char *what)
 		http_tell(w->http, what);
 }
 
-void web_stop(struct web *w)
+void web_stop(struct web *w, bool failed)
 {
-	http_stop(w->http);
+	http_stop(w->http, failed ? could_not_start : "falcond is stopping; ask again");
 }
 
 bool web_stopped(const struct web *w)
@@ -111,7 +113,7 @@ static bool nobody(void *arg, uid_t uid)
 
 static void on_pause(uv_timer_t *timer)
 {
-	http_stop(timer->data);
+	http_stop(timer->data, could_not_start);
 }
 
 static void close_handle(uv_handle_t *handle, void *arg)
@@ -131,7 +133,7 @@ void web_pause(const struct inherited *in, unsigned ms)
 	int n = find_handed(in, fds, &e);
 	uv_loop_init(&loop);
 	struct http_options o = {.loop = &loop, .handed = fds, .n_handed = n > 0 ? (unsigned)n : 0, .max_bytes = 1 << 20, .admin = nobody,
-				 .unready = "falcond could not start; its log says why"};
+				 .unready = could_not_start};
 	if (http_open(&o, &h, &e) < 0)
 		log_error("%s", e.what);
 	uv_timer_init(&loop, &timer);

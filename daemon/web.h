@@ -26,8 +26,11 @@ void web_ready(struct web *w);
 /* Passes an event on to those who watch; a constant. */
 void web_tell(struct web *w, const char *what);
 
-/* Before server_stop(), which answers what is still asked; web_done() when web_stopped() and all handles are closed. */
-void web_stop(struct web *w);
+/*
+ * Before server_stop(), which answers what is still asked; web_done() when web_stopped() and all handles are closed. failed: since
+ * falcond cannot go on.
+ */
+void web_stop(struct web *w, bool failed);
 bool web_stopped(const struct web *w);
 void web_done(struct web *w);
 

@@ -115,7 +115,7 @@ static bool identify(struct exchange *x)
 static void refuse_unready(struct exchange *x)
 {
 	const struct http *h = x->http;
-	exchange_fail(x, 503, h->stopping ? "stopping" : "loading", "%s", h->stopping ? "falcond is stopping; ask again" : h->options.unready);
+	exchange_fail(x, 503, h->stopping ? "stopping" : "loading", "%s", h->options.unready);
 }
 
 static void on_held(uv_timer_t *timer)
@@ -304,12 +304,13 @@ static void close_handle(struct http *h, uv_handle_t *handle)
 	uv_close(handle, on_closed);
 }
 
-void http_stop(struct http *h)
+void http_stop(struct http *h, const char *why)
 {
 	struct exchange *x;
 	if (h == NULL || h->stopping)
 		return;
 	h->stopping = true;
+	h->options.unready = why;
 	TAILQ_FOREACH (x, &h->all, link)
 		if (x->held_until != 0 && !x->taken && x->status == 0)
 			refuse_unready(x);

@@ -58,10 +58,10 @@ void http_ready(struct http *h, const char *model, uint32_t context);
 void http_tell(struct http *h, const char *what);
 
 /*
- * Closes the sockets and lets go of every client, in mid-answer too. What was asked is still answered to it: run the loop until
+ * Closes the sockets and lets go of every client, in mid-answer too; who waits for a model is told why, a constant. What was asked is still answered to it: run the loop until
  * http_stopped(), then free it by http_free().
  */
-void http_stop(struct http *h);
+void http_stop(struct http *h, const char *why);
 bool http_stopped(const struct http *h);
 void http_free(struct http *h); /* NULL too */
 
