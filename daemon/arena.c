@@ -49,8 +49,10 @@ static void punch(const struct arena *a, uint32_t page, uint32_t n)
 
 void arena_adopt(struct arena *a, const uint32_t *refs)
 {
-	a->n_free = 0;
+	a->n_free = a->n_shared = 0;
 	memcpy(a->refs, refs, a->n_pages * sizeof *refs);
+	for (uint32_t i = 0; i < a->n_pages; i++)
+		a->n_shared += refs[i] > 1;
 	for (uint32_t page = a->n_pages; page > 0;) {
 		uint32_t end = page;
 		while (page > 0 && refs[page - 1] == 0)
@@ -112,8 +114,10 @@ void arena_keep(struct arena *a, uint32_t page)
 void arena_share(struct arena *a, uint32_t page)
 {
 	CHECK(page < a->n_pages && (a->refs[page] > 0 || a->keep[page]));
-	if (a->refs[page]++ > 0)
+	if (a->refs[page]++ > 0) {
+		a->n_shared += a->refs[page] == 2;
 		return;
+	}
 	if (a->pins[page] > 0)
 		a->n_held--;
 	else
@@ -134,8 +138,10 @@ static void give_back(struct arena *a, uint32_t page)
 void arena_drop(struct arena *a, uint32_t page)
 {
 	CHECK(page < a->n_pages && a->refs[page] > 0);
-	if (--a->refs[page] > 0)
+	if (--a->refs[page] > 0) {
+		a->n_shared -= a->refs[page] == 1;
 		return;
+	}
 	if (a->pins[page] > 0)
 		a->n_held++;
 	else

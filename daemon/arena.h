@@ -28,6 +28,7 @@ struct arena {
 	uint32_t n_pages;
 	uint32_t n_free; /* pages that can be taken: without content, and kept ones */
 	uint32_t n_kept; /* of these, with content */
+	uint32_t n_shared; /* pages that more than one table holds */
 	uint32_t n_held; /* pages that nobody holds and that are not free, because they are pinned */
 	uint32_t *free; /* [n_free - n_kept] stack of page numbers */
 	uint32_t *refs; /* [n_pages] page tables that hold the page; 0: free */

@@ -17,26 +17,45 @@ static uint64_t steps(const struct server *s)
 	return atomic_load_explicit(&s->store->board.header->step, memory_order_relaxed) / 2;
 }
 
+static uint64_t batch_max(const struct server *s)
+{
+	return atomic_load_explicit(&s->store->board.header->batch_max, memory_order_relaxed);
+}
+
 static uint64_t generated(const struct server *s) { return s->sessions.generated; }
 static uint64_t cached(const struct server *s) { return s->sessions.cached; }
+static uint64_t begun(const struct server *s) { return s->sessions.begun; }
+static uint64_t begun_cached(const struct server *s) { return s->sessions.begun_cached; }
 static uint64_t restarts(const struct server *s) { return s->supervisor->restarts; }
+static uint64_t crashes(const struct server *s) { return s->supervisor->crashes; }
+static uint64_t guilties(const struct server *s) { return s->supervisor->guilties; }
 static uint64_t ready(const struct server *s) { return s->supervisor->is_ready; }
 static uint64_t sessions(const struct server *s) { return s->sessions.n_sessions; }
 static uint64_t waiting(const struct server *s) { return s->sessions.n_waiting + s->sessions.n_following; }
+static uint64_t spilled(const struct server *s) { return s->spill.written; }
+static uint64_t restored(const struct server *s) { return s->spill.read; }
+static uint64_t spill_failures(const struct server *s) { return s->spill.failed; }
 static uint64_t pages(const struct server *s) { return s->arena.n_pages; }
 static uint64_t pages_free(const struct server *s) { return s->arena.n_free; }
+static uint64_t pages_kept(const struct server *s) { return s->arena.n_kept; }
+static uint64_t pages_shared(const struct server *s) { return s->arena.n_shared; }
+static uint64_t pages_used(const struct server *s) { return s->arena.n_pages - s->arena.n_free; }
 static uint64_t page_bytes(const struct server *s) { return s->store->arena.stride; }
 static uint64_t weights_size(const struct server *s) { return s->store->weights_size; }
 static uint64_t context(const struct server *s) { return s->store->board.header->n_context; }
+static uint64_t asked(const struct server *s) { return s->metrics.requests; }
 
-static uint64_t running(const struct server *s)
+static uint64_t count_state(const struct server *s, enum session_state state)
 {
 	const struct session *at;
 	uint64_t n = 0;
 	TAILQ_FOREACH (at, &s->sessions.active, active)
-		n += at->state == SESSION_RUNNING;
+		n += at->state == state;
 	return n;
 }
+
+static uint64_t running(const struct server *s) { return count_state(s, SESSION_RUNNING); }
+static uint64_t paused(const struct server *s) { return count_state(s, SESSION_PAUSED); }
 
 static uint64_t requests(const struct server *s)
 {
@@ -47,32 +66,46 @@ static uint64_t requests(const struct server *s)
 	return n;
 }
 
-enum kind { COUNTER, GAUGE, HISTOGRAM };
-static const char *const kinds[] = {"counter", "gauge", "histogram"};
+enum kind { COUNTER, CODES, GAUGE, HISTOGRAM };
+static const char *const kinds[] = {[COUNTER] = "counter", [CODES] = "counter", [GAUGE] = "gauge", [HISTOGRAM] = "histogram"};
 
 static const struct metric {
 	const char *name;
 	enum kind kind;
 	const char *help;
-	uint64_t (*value)(const struct server *s); /* counters and gauges */
-	size_t histogram;                          /* offset in struct metrics */
+	uint64_t (*value)(const struct server *s); /* of a counter or gauge */
+	size_t at;                                 /* of the others, in struct metrics: a histogram, or a number a code */
 } table[] = {
 #define AT(field) NULL, offsetof(struct metrics, field)
 	{"falcond_ready", GAUGE, "1 while an engine computes", ready, 0},
 	{"falcond_engine_restarts_total", COUNTER, "engines started after the first", restarts, 0},
+	{"falcond_engine_crashes_total", COUNTER, "of these, after crashes that counted against sessions", crashes, 0},
+	{"falcond_sessions_failed_total", COUNTER, "sessions that were ended since the engine always crashed on them", guilties, 0},
 	{"falcond_steps_total", COUNTER, "passes of the engine over the weights", steps, 0},
 	{"falcond_prefill_tokens_total", COUNTER, "tokens of prompts that were computed", prefill, 0},
 	{"falcond_cached_tokens_total", COUNTER, "tokens of prompts that needed no computing", cached, 0},
 	{"falcond_generated_tokens_total", COUNTER, "tokens that were generated", generated, 0},
+	{"falcond_prompts_total", COUNTER, "sessions that began with a prompt", begun, 0},
+	{"falcond_prompts_cached_total", COUNTER, "of these, sessions that found a part of it computed", begun_cached, 0},
 	{"falcond_sessions", GAUGE, "sessions that there are", sessions, 0},
 	{"falcond_sessions_running", GAUGE, "sessions that generate or read their prompt", running, 0},
 	{"falcond_sessions_waiting", GAUGE, "sessions that wait for pages, or for what another one computes for both", waiting, 0},
+	{"falcond_sessions_paused", GAUGE, "sessions in mid-run that nobody reads", paused, 0},
+	{"falcond_sessions_spilled_total", COUNTER, "sessions written to the state folder", spilled, 0},
+	{"falcond_sessions_restored_total", COUNTER, "sessions whose keys and values were read from there", restored, 0},
+	{"falcond_spill_failures_total", COUNTER, "sessions that could not be written or read", spill_failures, 0},
+	{"falcond_requests_total", COUNTER, "operations that were asked for, over HTTP too", asked, 0},
+	{"falcond_requests_refused_total", CODES, "of these, those answered with an error, by its `code`", AT(refused)},
 	{"falcond_requests_open", GAUGE, "requests that wait for their reply", requests, 0},
 	{"falcond_pages", GAUGE, "pages of keys and values, 32 tokens each, that fit the memory", pages, 0},
+	{"falcond_pages_used", GAUGE, "pages that sessions hold", pages_used, 0},
+	{"falcond_pages_shared", GAUGE, "of these, pages that more than one session holds", pages_shared, 0},
 	{"falcond_pages_free", GAUGE, "pages that nobody holds", pages_free, 0},
+	{"falcond_pages_kept", GAUGE, "of these, pages whose content can be found again", pages_kept, 0},
 	{"falcond_page_bytes", GAUGE, "bytes of a page", page_bytes, 0},
 	{"falcond_weights_bytes", GAUGE, "bytes of the weights' segment", weights_size, 0},
 	{"falcond_context_tokens", GAUGE, "tokens that a session may have", context, 0},
+	{"falcond_batch_sessions_max", GAUGE, "sessions that were in one step at most", batch_max, 0},
 	{"falcond_time_to_first_token_seconds", HISTOGRAM, "from the acceptance of a run to its first token", AT(first_token)},
 	{"falcond_time_between_tokens_seconds", HISTOGRAM, "between two tokens of one run", AT(between_tokens)},
 	{"falcond_queue_wait_seconds", HISTOGRAM, "from the acceptance of a run until the first piece of it is computed", AT(queue_wait)},
@@ -150,13 +183,22 @@ static void write_histogram(const struct metric *t, const struct histogram *h, s
 		   t->name, (unsigned long long)h->n);
 }
 
+static void write_codes(const struct metric *t, const uint64_t *n, struct buf *out)
+{
+	for (int i = 0; i < IPC_CODES; i++)
+		buf_printf(out, "%s{code=\"%s\"} %llu\n", t->name, ipc_code_name((enum ipc_code)i), (unsigned long long)n[i]);
+}
+
 void metrics_write(const struct server *s, struct buf *out)
 {
 	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
 		const struct metric *t = &table[i];
+		const void *at = (const char *)&s->metrics + t->at;
 		buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", t->name, t->help, t->name, kinds[t->kind]);
 		if (t->kind == HISTOGRAM)
-			write_histogram(t, (const void *)((const char *)&s->metrics + t->histogram), out);
+			write_histogram(t, at, out);
+		else if (t->kind == CODES)
+			write_codes(t, at, out);
 		else
 			buf_printf(out, "%s %llu\n", t->name, (unsigned long long)t->value(s));
 	}

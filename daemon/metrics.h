@@ -11,6 +11,7 @@
 
 #include "base/mem.h"
 #include "daemon/session.h"
+#include "ipc/protocol.h"
 
 enum { METRICS_BUCKETS = 14 };
 
@@ -25,6 +26,7 @@ struct histogram {
 struct metrics {
 	struct histogram first_token, between_tokens, queue_wait; /* seconds */
 	struct histogram batch;                                   /* sessions in a step */
+	uint64_t requests, refused[IPC_CODES];                    /* operations ever asked for; those answered with this error */
 	uint64_t step;                                            /* of the board, when the batch was looked at last */
 };
 

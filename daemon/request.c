@@ -38,6 +38,7 @@ void request_reply(struct request *q, json_t *reply)
 
 void request_fail(struct request *q, const struct ipc_error *e)
 {
+	q->server->metrics.refused[e->code]++;
 	request_reply(q, ipc_error_json(e));
 }
 
@@ -71,6 +72,7 @@ static struct request *open_request(struct server *s, uint64_t owner)
 	q->before = -1;
 	q->owner = owner_get(&s->owners, owner);
 	q->owner->requests++;
+	s->metrics.requests++;
 	TAILQ_INSERT_TAIL(&s->open, q, open);
 	return q;
 }

@@ -110,6 +110,7 @@ struct sessions {
 	uint64_t next_started;
 	uint64_t first_number;      /* names without a number below were given out by earlier falconds */
 	uint64_t cached, generated; /* tokens, ever */
+	uint64_t begun, begun_cached; /* sessions with a prompt of their own, ever; those that needed not all of it computed */
 	void (*changed)(void *arg, struct session *s); /* progress, or the end of a run */
 	void (*gone)(void *arg, struct session *s);    /* dropped: its waiters must be answered */
 	/* NULL without a state folder. */

@@ -237,6 +237,56 @@ class Watching(unittest.TestCase):
         self.assertEqual(grown["falcond_queue_wait_seconds_count"], 1)
         self.assertGreater(grown["falcond_steps_total"], 0)
 
+    def grown(self, before, *names):
+        after = self.metrics()
+        return tuple(after["falcond_" + name] - before["falcond_" + name] for name in names)
+
+    def test_refusals_are_counted_by_their_code(self):
+        before = self.metrics()
+        ask("POST", "/falcon/drop", {"session": "a", "nothing": 1})
+        ask("POST", "/falcon/next", {"session": "none", "cursor": 0, "wait_ms": 0})
+        self.assertEqual(self.grown(before, 'requests_refused_total{code="bad_request"}', 'requests_refused_total{code="no_session"}',
+                                    'requests_refused_total{code="too_many"}', "requests_total"), (1, 1, 0, 2))
+
+    def test_prompts_that_were_computed_before_are_counted(self):
+        before, text = self.metrics(), "The queen and the seven ravens. " * 20
+        for _ in range(2):
+            ask("POST", "/v1/completions", {"prompt": text, "max_tokens": 1})
+        self.assertEqual(self.grown(before, "prompts_total", "prompts_cached_total"), (2, 1))
+        self.assertGreater(self.grown(before, "cached_tokens_total")[0], 32)
+
+    def test_pages_are_used_shared_and_free(self):
+        def nobody_has_any():
+            now = self.metrics()
+            return now["falcond_pages_used"] == now["falcond_pages_shared"] == 0
+        self.assertTrue(eventually(nobody_has_any))
+        before = self.metrics()
+        with Client(os.environ["FALCOND_SOCKET"]) as c:
+            run = c.generate("The fisherman and his wife. " * 20, session="pages", n=1)
+            c.read("pages", run["cursor"])
+            c.call("fork", session="pages", new="pages2", request_id="pages")
+            between = self.grown(before, "pages_used", "pages_shared")
+            self.assertGreater(between[1], 2)
+            self.assertGreater(between[0], between[1])  # the last page of each is its own
+            for name in "pages", "pages2":
+                c.call("drop", session=name)
+        self.assertTrue(eventually(nobody_has_any))
+        now = self.metrics()
+        self.assertEqual(now["falcond_pages_used"] + now["falcond_pages_free"], now["falcond_pages"])
+        self.assertGreaterEqual(now["falcond_pages_kept"], between[1])
+
+    def test_sessions_in_files_are_counted(self):
+        before = self.metrics()  # `spill_after` is a second here
+        with Client(os.environ["FALCOND_SOCKET"]) as c:
+            run = c.generate("The golden bird. " * 20, session="filed", n=1)
+            end = c.read("filed", run["cursor"])[2]
+            self.assertTrue(eventually(lambda: any(s["where"] == "disk" for s in sessions())))
+            self.assertGreaterEqual(self.grown(before, "sessions_spilled_total")[0], 1)
+            run = c.call("append", session="filed", at=end, prompt=" And then", n=1)
+            c.read("filed", run["cursor"])
+            self.assertEqual(self.grown(before, "sessions_restored_total", "spill_failures_total"), (1, 0))
+            c.call("drop", session="filed")
+
     def test_a_stream_of_events_tells_the_counters(self):
         c = UnixConnection()
         c.request("GET", "/falcon/events")
