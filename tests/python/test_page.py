@@ -103,9 +103,57 @@ class Page(unittest.TestCase):
         b.type("And then?")  # the session goes on
         b.wait(lambda: b.js("document.querySelectorAll('.assistant').length") == 2 and self.answer())
         self.assertEqual(len(self.falcond.call("sessions")["sessions"]), 1)
-        b.js("fresh()")
-        b.wait(lambda: self.falcond.call("sessions")["sessions"] == [])
+        self.forget_all()
         self.assertEqual(b.js("document.querySelectorAll('.turn').length"), 0)
+        self.assertEqual(b.errors, [])
+
+    def forget_all(self):
+        b = self.browser
+        while b.js("document.querySelectorAll('#talks button').length"):
+            b.js("document.querySelector('#talks [aria-label]').click()")
+        b.wait(lambda: self.falcond.call("sessions")["sessions"] == [])
+
+    def test_an_answer_goes_on_after_a_reload_and_after_a_look_at_another_conversation(self):
+        b = self.browser
+        b.js("document.getElementById('prompt').focus()")
+        b.type("Once upon a time")
+        first = b.wait(self.answer)
+        b.call("Page.reload")
+        b.wait(lambda: self.answer().startswith(first) and len(self.answer()) > len(first))
+        b.press("n", "KeyN", modifiers=1)  # Alt
+        self.assertEqual(b.js("document.querySelectorAll('.turn').length"), 0)
+        at = len(b.js("stored('talks')[0].turns[1].text"))
+        b.js("document.querySelector('#talks button').click()")
+        b.wait(lambda: len(self.answer()) > at)
+        b.press("Escape", "Escape")
+        b.wait(lambda: b.js("document.getElementById('send').textContent") == "Send")
+        b.wait(lambda: "Stopped" in b.js("document.getElementById('log').textContent"))
+        self.forget_all()
+        self.assertEqual(b.errors, [])
+
+    def test_what_falcond_refuses_is_shown_and_can_be_tried_again(self):
+        b = self.browser
+        b.js("document.getElementById('prompt').focus()")
+        b.js("document.getElementById('temp').value = '-1'")
+        b.type("Once upon a time")
+        b.wait(lambda: "temp" in (b.js("document.querySelector('.bad[role=alert]')?.textContent") or ""))
+        b.js("document.getElementById('temp').value = '0'; document.getElementById('n').value = '2'")
+        b.js("document.querySelector('.bad button').click()")
+        b.wait(self.answer)
+        b.wait(lambda: "as many tokens" in b.js("document.getElementById('log').textContent"))
+        self.assertIsNone(b.js("document.querySelector('.bad')"))
+        self.forget_all()
+        self.assertEqual(b.errors, [])
+
+    def test_a_narrow_window_has_all_of_it(self):
+        b = self.browser
+        b.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
+        visible = "document.getElementById('side').checkVisibility()"
+        self.assertFalse(b.js(visible))
+        b.js("document.getElementById('more').click()")
+        self.assertTrue(b.js(visible))
+        self.assertLessEqual(b.js("document.documentElement.scrollWidth"), 390)
+        self.assertLessEqual(b.js("document.getElementById('form').getBoundingClientRect().bottom"), 844)
         self.assertEqual(b.errors, [])
 
     def test_the_live_view_shows_what_runs(self):
