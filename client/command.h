@@ -56,8 +56,8 @@ void command_usage(void);                              /* prints the commands */
 
 /* One a file. */
 extern const struct command command_generate, command_chat, command_run, command_tokenize, command_detokenize, command_score,
-	command_sessions, command_fork, command_drop, command_export, command_import, command_status, command_top, command_pack,
-	command_drain, command_upgrade, command_completion, command_help;
+	command_embed, command_sessions, command_fork, command_drop, command_export, command_import, command_status, command_top,
+	command_pack, command_drain, command_upgrade, command_completion, command_help;
 
 /* options.c. Options common to all commands may stand before the command, too: then c is NULL, and parsing stops at the command. */
 int options_parse(const struct command *c, int argc, char **argv, struct arguments *a, int *ret_used);

@@ -153,6 +153,13 @@ FALCON_API int falcon_score(struct falcon *f, struct falcon_request *r, struct f
 			    struct falcon_error *e);
 
 /*
+ * The request's "prompt" or "ids" as a vector: the mean of the last hidden states (after the output norm) of its tokens, not scaled to
+ * any length. *ret_embedding: [*ret_n] numbers; ret_n_tokens (or NULL): how many tokens the text has.
+ */
+FALCON_API int falcon_embed(struct falcon *f, struct falcon_request *r, const float **ret_embedding, size_t *ret_n,
+			    uint32_t *ret_n_tokens, struct falcon_error *e);
+
+/*
  * A session as a file (docs/STATE.md), in parts that `take` is given in order; without `pages` it is small, and whoever imports it
  * computes again. take returns 0, or another number to give up, which is returned; a session that generates cannot be exported.
  */

@@ -9,7 +9,7 @@
 #include "client/console.h"
 
 const struct command *const commands[] = {
-	&command_generate, &command_chat, &command_run, &command_tokenize, &command_detokenize, &command_score, &command_sessions,
+	&command_generate, &command_chat, &command_run, &command_tokenize, &command_detokenize, &command_score, &command_embed, &command_sessions,
 	&command_fork, &command_drop, &command_export, &command_import, &command_status, &command_top, &command_pack, &command_drain,
 	&command_upgrade, &command_completion, &command_help,
 };

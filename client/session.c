@@ -240,7 +240,9 @@ int falcon_fork(struct falcon *f, const char *session, struct falcon_request *r,
 	return 0;
 }
 
-int falcon_score(struct falcon *f, struct falcon_request *r, struct falcon_run *ret, uint32_t *ret_n_tokens, struct falcon_error *e)
+/* Asks for what is computed of a whole text and then read: op is "score" or "embed". */
+static int start_reading(struct falcon *f, const char *op, struct falcon_request *r, struct falcon_run *ret, uint32_t *ret_n_tokens,
+			 struct falcon_error *e)
 {
 	json_t *reply, *request = client_fields(r, e);
 	struct falcon_run run = {0};
@@ -248,12 +250,72 @@ int falcon_score(struct falcon *f, struct falcon_request *r, struct falcon_run *
 	if (request == NULL)
 		return -1;
 	json_object_set_new(request, "request_id", json_string(client_request_id(r)));
-	if (client_call(f, "score", request, &reply, e) < 0)
+	if (client_call(f, op, request, &reply, e) < 0)
 		return -1;
 	if (session_of(reply, &run) < 0 || count_of(reply, "n_tokens", &n_tokens) < 0)
-		return client_bad_reply(f, "score", e);
+		return client_bad_reply(f, op, e);
 	*ret = run;
 	*ret_n_tokens = n_tokens;
+	return 0;
+}
+
+int falcon_score(struct falcon *f, struct falcon_request *r, struct falcon_run *ret, uint32_t *ret_n_tokens, struct falcon_error *e)
+{
+	return start_reading(f, "score", r, ret, ret_n_tokens, e);
+}
+
+static int floats_of(const json_t *list, float *out)
+{
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		if (!json_is_number(json_array_get(list, i)))
+			return -1;
+		out[i] = (float)json_number_value(json_array_get(list, i));
+	}
+	return 0;
+}
+
+/* Waits for the embedding of a session; *ret, the caller's, has *ret_n numbers. */
+static int read_embedding(struct falcon *f, const char *session, float **ret, size_t *ret_n, struct falcon_error *e)
+{
+	enum { WAIT_MS = 30000 };
+	json_t *reply;
+	do {
+		json_t *request = json_pack("{s:s,s:i,s:i}", "session", session, "cursor", 0, "wait_ms", WAIT_MS);
+		if (client_call(f, "next", request, &reply, e) < 0)
+			return -1;
+		if (!json_is_boolean(json_object_get(reply, "done")))
+			return client_bad_reply(f, "next", e);
+	} while (!json_is_true(json_object_get(reply, "done")));
+	const json_t *embedding = json_object_get(reply, "embedding");
+	if (embedding == NULL)
+		return client_error(e, "engine_failed", "the text could not be computed");
+	size_t n = json_array_size(embedding);
+	float *values = xcalloc(n + 1, sizeof *values);
+	if (n == 0 || floats_of(embedding, values) < 0) {
+		free(values);
+		return client_bad_reply(f, "next", e);
+	}
+	*ret = values;
+	*ret_n = n;
+	return 0;
+}
+
+int falcon_embed(struct falcon *f, struct falcon_request *r, const float **ret_embedding, size_t *ret_n, uint32_t *ret_n_tokens,
+		 struct falcon_error *e)
+{
+	struct falcon_run run;
+	uint32_t n_tokens;
+	float *values = NULL;
+	if (start_reading(f, "embed", r, &run, &n_tokens, e) < 0)
+		return -1;
+	int rc = read_embedding(f, run.session, &values, ret_n, e);
+	falcon_drop(f, run.session, NULL, NULL);
+	if (rc < 0)
+		return -1;
+	client_results(f)->rows = values; /* the drop's reply has emptied the results */
+	*ret_embedding = values;
+	if (ret_n_tokens != NULL)
+		*ret_n_tokens = n_tokens;
 	return 0;
 }
 

@@ -39,7 +39,7 @@ bool drain_refuses(struct request *q)
 {
 	enum ipc_op o = q->in.op;
 	if (!q->server->sessions.draining ||
-	    !(o == IPC_GENERATE || o == IPC_APPEND || o == IPC_FORK || o == IPC_SCORE || o == IPC_IMPORT))
+	    !(o == IPC_GENERATE || o == IPC_APPEND || o == IPC_FORK || o == IPC_SCORE || o == IPC_EMBED || o == IPC_IMPORT))
 		return false;
 	request_failf(q, IPC_LOADING, "ask again when it has been started anew", "falcond is about to be stopped: it starts nothing new");
 	return true;

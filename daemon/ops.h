@@ -9,7 +9,7 @@ typedef void op(struct request *q);
 
 op op_hello, op_status, op_sessions;                 /* ops_info.c */
 op op_tokenize, op_detokenize;                       /* ops_text.c */
-op op_generate, op_append, op_fork, op_score;        /* ops_create.c */
+op op_generate, op_append, op_fork, op_score, op_embed; /* ops_create.c */
 op op_next, op_cancel, op_drop;                      /* ops_read.c */
 op op_upgrade;                                       /* ops_admin.c */
 

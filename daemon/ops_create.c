@@ -400,10 +400,12 @@ static void score(struct request *q)
 	struct session *s = make_session(q, &unnamed);
 	struct board_record *r = board_record(&t->board, s->slot);
 	r->params = (struct board_params){.top_p = 1, .repeat_penalty = 1};
+	if (q->in.op == IPC_EMBED)
+		r->priority = priority_of(&q->in);
 	write_log(q, s, 0);
-	s->flags = BOARD_SCORE | (q->in.rows ? BOARD_ROWS : 0);
+	s->flags = BOARD_SCORE | (q->in.op == IPC_EMBED ? BOARD_HIDDEN : q->in.rows ? BOARD_ROWS : 0);
 	s->n_given = s->n_tokens = s->n_end = s->first_given = n;
-	scores_init(&s->scores, n, t->n_vocab, q->in.rows);
+	scores_init(&s->scores, n, t->n_vocab, t->n_embd, s->flags);
 	run_start(t, s);
 	reply_first(q, s);
 }
@@ -413,4 +415,14 @@ void op_score(struct request *q)
 	const struct ipc_text unnamed = {0};
 	if (!answered(q, &unnamed))
 		request_work(q, ops_heavy(q), ops_make_ids, score);
+}
+
+void op_embed(struct request *q)
+{
+	const struct sessions *t = &q->server->sessions;
+	if (t->n_embd <= board_payload(&t->board))
+		op_score(q);
+	else
+		request_failf(q, IPC_UNSUPPORTED, NULL, "this model's vocabulary of %u is smaller than its hidden states of %u", t->n_vocab,
+			      t->n_embd);
 }

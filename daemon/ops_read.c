@@ -65,9 +65,10 @@ static uint32_t cursor_of(const struct request *q, const struct session *s)
 	return q->in.cursor > least ? q->in.cursor : least;
 }
 
+/* Of hidden states their mean alone is told, at the end. */
 static bool something_to_say(const struct request *q, const struct session *s)
 {
-	return !session_running(s) || told_until(s) > cursor_of(q, s);
+	return !session_running(s) || (!(s->flags & BOARD_HIDDEN) && told_until(s) > cursor_of(q, s));
 }
 
 /* Adds done and, with it, finish. */
@@ -175,6 +176,20 @@ static json_t *score_reply(struct request *q, struct session *s)
 	return finish_reply(r, s, !session_running(s) && to == until);
 }
 
+static json_t *embed_reply(const struct session *s)
+{
+	bool done = !session_running(s), whole = done && s->finish == BOARD_LENGTH && s->scores.end == s->n_tokens;
+	json_t *embedding = json_array(), *r = json_pack("{s:I}", "cursor", (json_int_t)s->scores.end);
+	for (uint32_t i = 0; whole && i < s->scores.n_embd; i++)
+		json_array_append_new(embedding, json_real((double)scores_mean(&s->scores, i)));
+	if (whole)
+		json_object_set(r, "embedding", embedding);
+	else if (!done)
+		json_object_set_new(r, "computed", json_integer(s->n_kv));
+	json_decref(embedding);
+	return finish_reply(r, s, done);
+}
+
 void ops_refuse_failed(struct request *q, const struct session *s)
 {
 	char what[SESSION_FAILURE];
@@ -188,7 +203,7 @@ static void answer_next(struct request *q, struct session *s)
 	if (s->failed && !session_running(s) && told_until(s) <= cursor_of(q, s))
 		ops_refuse_failed(q, s);
 	else
-		request_reply(q, scoring(s) ? score_reply(q, s) : text_reply(q, s));
+		request_reply(q, s->flags & BOARD_HIDDEN ? embed_reply(s) : scoring(s) ? score_reply(q, s) : text_reply(q, s));
 }
 
 static void next_late(struct request *q)

@@ -469,11 +469,11 @@ static void drain_ring(struct sessions *t)
 	for (; tail != head; tail++) {
 		const struct board_row *entry = board_row(&t->board, tail);
 		struct board_row row = *entry;
-		uint32_t most = (h->ring_stride - (uint32_t)sizeof row) / (uint32_t)sizeof(float);
+		uint32_t most = board_payload(&t->board);
 		struct session *s = row.slot < t->n_slots ? t->slots[row.slot] : NULL;
 		if (s == NULL || !(s->flags & BOARD_SCORE) || s->run != row.run || s->dropped)
 			continue;
-		bool fits = s->flags & BOARD_ROWS ? row.count == 1 : row.count <= most;
+		bool fits = s->flags & BOARD_ROWS ? row.count == 1 : row.count <= most / (s->flags & BOARD_HIDDEN ? t->n_embd : 1);
 		if (!fits || !scores_take(&s->scores, &row, (const float *)(const void *)(entry + 1)))
 			fail(t, s);
 	}
@@ -560,7 +560,7 @@ void run_engine_gone(struct sessions *t)
 /* A score run's rows were in the memory of the falcond that is gone: they are computed again, all of them. */
 static void adopt_score(struct sessions *t, struct session *s)
 {
-	scores_init(&s->scores, s->n_tokens, t->n_vocab, s->flags & BOARD_ROWS);
+	scores_init(&s->scores, s->n_tokens, t->n_vocab, t->n_embd, s->flags);
 	s->finish = 0;
 	if (s->state == SESSION_IDLE)
 		set_state(t, s, SESSION_WAITING);
@@ -597,7 +597,7 @@ void run_restore(struct sessions *t, struct session *s, bool running)
 {
 	bool score = s->flags & BOARD_SCORE;
 	if (score)
-		scores_init(&s->scores, s->n_tokens, t->n_vocab, s->flags & BOARD_ROWS);
+		scores_init(&s->scores, s->n_tokens, t->n_vocab, t->n_embd, s->flags);
 	if (running || score)
 		run_start(t, s);
 	else

@@ -12,11 +12,17 @@ enum {
 	ROWS_MOST = 256,
 };
 
-void scores_init(struct scores *s, uint32_t n_tokens, uint32_t n_vocab, bool rows)
+void scores_init(struct scores *s, uint32_t n_tokens, uint32_t n_vocab, uint32_t n_embd, uint32_t flags)
 {
+	bool rows = flags & BOARD_ROWS;
 	uint64_t fit = ROWS_BYTES / ((uint64_t)n_vocab * sizeof(float));
 	uint32_t window = rows ? (uint32_t)(fit < 2 ? 2 : fit > ROWS_MOST ? ROWS_MOST : fit) : LOGPROBS;
-	*s = (struct scores){.rows = rows, .n_tokens = n_tokens, .n_vocab = n_vocab, .window = window};
+	*s = (struct scores){.rows = rows, .n_tokens = n_tokens, .n_vocab = n_vocab, .n_embd = n_embd, .window = window};
+	if (flags & BOARD_HIDDEN) {
+		s->window = n_tokens;
+		s->sum = xcalloc(n_embd, sizeof *s->sum);
+		return;
+	}
 	s->logprobs = xcalloc(window, sizeof *s->logprobs);
 	if (rows)
 		s->logits = xcalloc(window, sizeof *s->logits);
@@ -28,7 +34,16 @@ void scores_done(struct scores *s)
 		free(s->logits[i]);
 	free(s->logits);
 	free(s->logprobs);
+	free(s->sum);
 	*s = (struct scores){0};
+}
+
+/* Adds the hidden states of positions [end, last); payload begins with that of `first`. */
+static void add_hidden(struct scores *s, uint32_t first, uint32_t last, const float *payload)
+{
+	for (uint32_t p = s->end; p < last; p++)
+		for (uint32_t i = 0; i < s->n_embd; i++)
+			s->sum[i] += (double)payload[(size_t)(p - first) * s->n_embd + i];
 }
 
 bool scores_take(struct scores *s, const struct board_row *row, const float *payload)
@@ -36,7 +51,9 @@ bool scores_take(struct scores *s, const struct board_row *row, const float *pay
 	uint64_t last = (uint64_t)row->first + row->count;
 	if (s->window == 0 || last > scores_until(s) || row->first > s->end)
 		return false;
-	for (uint32_t p = s->end; p < last; p++) {
+	if (s->sum != NULL)
+		add_hidden(s, row->first, (uint32_t)last, payload);
+	for (uint32_t p = s->end; s->sum == NULL && p < last; p++) {
 		if (s->rows) {
 			float **logits = &s->logits[p % s->window];
 			if (*logits == NULL)
@@ -52,6 +69,8 @@ bool scores_take(struct scores *s, const struct board_row *row, const float *pay
 
 void scores_forget(struct scores *s, uint32_t cursor)
 {
+	if (s->sum != NULL)
+		return;
 	if (cursor > s->n_tokens)
 		cursor = s->n_tokens;
 	if (cursor > s->from)

@@ -22,7 +22,8 @@ enum {
 op *const ops[IPC_OPS] = {
 	[IPC_HELLO] = op_hello, [IPC_GENERATE] = op_generate, [IPC_APPEND] = op_append, [IPC_NEXT] = op_next,
 	[IPC_CANCEL] = op_cancel, [IPC_FORK] = op_fork, [IPC_DROP] = op_drop, [IPC_SESSIONS] = op_sessions,
-	[IPC_TOKENIZE] = op_tokenize, [IPC_DETOKENIZE] = op_detokenize, [IPC_SCORE] = op_score, [IPC_STATUS] = op_status,
+	[IPC_TOKENIZE] = op_tokenize, [IPC_DETOKENIZE] = op_detokenize, [IPC_SCORE] = op_score, [IPC_EMBED] = op_embed,
+	[IPC_STATUS] = op_status,
 	[IPC_DRAIN] = op_drain, [IPC_EXPORT] = op_export, [IPC_IMPORT] = op_import,
 	[IPC_UPGRADE] = op_upgrade,
 };
@@ -133,6 +134,7 @@ void server_init(struct server *s)
 	s->sessions.board = s->store->board;
 	s->sessions.arena = &s->arena;
 	s->sessions.n_vocab = s->store->hp.n_vocab;
+	s->sessions.n_embd = s->store->hp.n_embd;
 	s->sessions.wake_engine = s->supervisor->wake_engine;
 	s->sessions.changed = changed;
 	s->sessions.gone = gone;

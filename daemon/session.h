@@ -94,7 +94,7 @@ struct sessions {
 	struct board board;
 	struct arena *arena;
 	struct prefix prefix;       /* of the arena */
-	uint32_t n_vocab;
+	uint32_t n_vocab, n_embd;
 	int wake_engine;            /* eventfd */
 	struct session **slots;     /* [n_slots], NULL: free */
 	uint32_t *free_slots;       /* [n_free] stack, low ones on top at first */
@@ -119,7 +119,7 @@ struct sessions {
 	void *arg;
 };
 
-/* board, arena, n_vocab, wake_engine, changed, gone and arg are set by the caller. */
+/* board, arena, n_vocab, n_embd, wake_engine, changed, gone and arg are set by the caller. */
 void sessions_init(struct sessions *t);
 /* After sessions were adopted: the slots that have none are free, with nothing left in them. */
 void sessions_adopted(struct sessions *t);

@@ -37,17 +37,27 @@ void rows_publish_logits(const struct board *b, uint32_t slot, uint32_t run, uin
 	publish(b);
 }
 
+/* Values of `width` floats each of positions [first, first + n), in as few entries as hold them. */
+static void publish_values(const struct board *b, struct board_row row, const float *values, uint32_t width, uint32_t n)
+{
+	uint32_t most = board_payload(b) / width;
+	for (; n > 0; n -= row.count) {
+		row.count = n < most ? n : most;
+		memcpy(fill(b, row), values, (size_t)row.count * width * sizeof *values);
+		publish(b);
+		values += (size_t)row.count * width;
+		row.first += row.count;
+	}
+}
+
 void rows_publish_logprobs(const struct board *b, uint32_t slot, uint32_t run, uint32_t first, const float *logprobs,
 			   uint32_t n)
 {
-	uint32_t most = (uint32_t)((b->header->ring_stride - sizeof(struct board_row)) / sizeof *logprobs);
-	while (n > 0) {
-		uint32_t count = n < most ? n : most;
-		float *payload = fill(b, (struct board_row){.slot = slot, .run = run, .first = first, .count = count});
-		memcpy(payload, logprobs, count * sizeof *logprobs);
-		publish(b);
-		logprobs += count;
-		first += count;
-		n -= count;
-	}
+	publish_values(b, (struct board_row){.slot = slot, .run = run, .first = first}, logprobs, 1, n);
+}
+
+void rows_publish_hidden(const struct board *b, uint32_t slot, uint32_t run, uint32_t first, const float *hidden, uint32_t n_embd,
+			 uint32_t n)
+{
+	publish_values(b, (struct board_row){.slot = slot, .run = run, .first = first}, hidden, n_embd, n);
 }

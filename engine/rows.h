@@ -20,4 +20,11 @@ void rows_publish_logits(const struct board *b, uint32_t slot, uint32_t run, uin
 void rows_publish_logprobs(const struct board *b, uint32_t slot, uint32_t run, uint32_t first, const float *logprobs,
 			   uint32_t n);
 
+/* The hidden states [n][n_embd] of positions [first, first + n), in as few entries as hold them: rows_of_hidden() in each. */
+void rows_publish_hidden(const struct board *b, uint32_t slot, uint32_t run, uint32_t first, const float *hidden, uint32_t n_embd,
+			 uint32_t n);
+
+/* Positions of n_embd floats that one entry holds; 0: it holds none. */
+static inline uint32_t rows_of_hidden(const struct board *b, uint32_t n_embd) { return board_payload(b) / n_embd; }
+
 #endif

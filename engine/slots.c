@@ -108,6 +108,9 @@ static int read_session(const struct slots *s, struct session *o, struct err *e)
 	int r = board_record_check(b, &o->record, n_vocab, e);
 	if (r < 0)
 		return r;
+	if (o->record.flags & BOARD_HIDDEN && s->segments->model.hp.n_embd > board_payload(b))
+		return err_set(e, -EINVAL, "a ring entry of %u floats holds no hidden state of %u", board_payload(b),
+			       s->segments->model.hp.n_embd);
 	uint64_t progress = atomic_load_explicit(&b->words[o->slot].progress, memory_order_relaxed);
 	o->n_kv = board_n_kv(progress);
 	o->n_tokens = board_n_tokens(progress);

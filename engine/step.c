@@ -47,6 +47,8 @@ struct step {
 	struct forward *forward;
 	struct sampler **samplers; /* one a thread */
 	float *logits;             /* [STEP_ROWS][n_vocab] */
+	float *hidden;             /* [STEP_TOKENS][n_embd] of sessions that want hidden states; n_hidden in this step */
+	uint32_t n_hidden;
 	int wake;
 
 	struct schedule_item *items; /* [n_items], of sessions[] */
@@ -97,6 +99,7 @@ int step_new(const struct segments *segments, const struct kernels *kernels, con
 	for (uint32_t i = 0; i < o->threads; i++)
 		s->samplers[i] = sampler_new(n_vocab);
 	s->logits = xcalloc(STEP_ROWS, n_vocab * sizeof *s->logits); /* rows that are never used stay untouched */
+	s->hidden = xcalloc(STEP_TOKENS, segments->model.hp.n_embd * sizeof *s->hidden);
 	slots_init(&s->slots, segments, s->tokenizer);
 	schedule_init(&s->schedule, &segments->model.hp, segments->weights_size);
 	struct board_header *h = segments->board.header;
@@ -116,6 +119,7 @@ void step_free(struct step *s)
 		sampler_free(s->samplers[i]);
 	free(s->samplers);
 	free(s->logits);
+	free(s->hidden);
 	free(s->items);
 	free(s->sessions);
 	forward_free(s->forward);
@@ -173,6 +177,12 @@ static bool admitted(const struct step *s, const struct session *o)
 	return trial == 0 || atomic_load_explicit(&b->words[o->slot].trial, memory_order_relaxed) == trial;
 }
 
+/* How many positions of a score run one entry of the rows ring surely holds. */
+static uint32_t positions_in_entry(const struct step *s, const struct session *o)
+{
+	return o->record.flags & BOARD_HIDDEN ? rows_of_hidden(&s->segments->board, s->segments->model.hp.n_embd) : 1;
+}
+
 /* Lists the sessions that can go on now. Score runs share the room of the rows ring. */
 static void gather(struct step *s)
 {
@@ -188,10 +198,10 @@ static void gather(struct step *s)
 			continue;
 		uint32_t ready = limit > o->n_kv ? limit - o->n_kv : 0;
 		if (score) {
-			uint32_t part = (room + scoring - 1) / scoring;
+			uint32_t part = (room + scoring - 1) / scoring, in_entry = positions_in_entry(s, o);
 			scoring--;
-			ready = ready < part ? ready : part;
-			room -= ready;
+			ready = ready < part * in_entry ? ready : part * in_entry;
+			room -= (ready + in_entry - 1) / in_entry;
 		}
 		if (ready == 0)
 			continue;
@@ -206,6 +216,8 @@ static void gather(struct step *s)
 /* Rows of logits that a session needs of a span that ends at `end`, its last tokens drafted. */
 static uint32_t rows_wanted(const struct session *o, uint32_t end, uint32_t drafted)
 {
+	if (o->record.flags & BOARD_HIDDEN)
+		return FORWARD_HIDDEN;
 	if (drafted > 0 || o->record.flags & BOARD_SCORE)
 		return FORWARD_ALL;
 	return end == o->n_tokens && o->n_tokens < o->record.n_end ? FORWARD_LAST : FORWARD_NONE;
@@ -222,10 +234,12 @@ static void add_span(struct step *s, struct session *o, uint32_t n, struct draft
 	for (uint32_t i = 0; i < n_rows; i++, s->n_probs += per_token)
 		s->rows[s->n_rows++] = (struct row){.session = o, .span = s->n_spans, .position = first + n - n_rows + i,
 			.logits = logits + (size_t)i * n_vocab, .probs = per_token ? s->probs + s->n_probs : NULL};
+	float *hidden = wanted == FORWARD_HIDDEN ? s->hidden + (size_t)s->n_hidden * s->segments->model.hp.n_embd : NULL;
+	s->n_hidden += hidden ? n : 0;
 	s->batch[s->n_spans] = o;
 	s->drafts[s->n_spans] = draft;
 	s->spans[s->n_spans++] = (struct forward_span){.ids = board_log(&s->segments->board, o->slot) + first, .first = first,
-		.n = n, .pages = o->pages, .logits = wanted, .logits_out = logits};
+		.n = n, .pages = o->pages, .logits = wanted, .logits_out = logits, .hidden_out = hidden};
 	s->first_row[s->n_spans] = s->n_rows;
 }
 
@@ -289,7 +303,7 @@ static void batch(struct step *s)
 	schedule_share(&s->schedule, s->items, s->n_items,
 		       (struct schedule_limits){.spans = BOARD_BATCH, .tokens = STEP_TOKENS, .chunk_ns = chunk_ns});
 	struct drafting drafting = plan_drafts(s, chunk_ns);
-	s->n_spans = s->n_rows = s->n_probs = 0;
+	s->n_spans = s->n_rows = s->n_probs = s->n_hidden = 0;
 	uint64_t turn = s->segments->board.header->step / 2; /* whoever comes first may draft most */
 	for (uint32_t i = 0; i < s->n_items; i++) {
 		uint32_t at = (uint32_t)((turn + i) % s->n_items);
@@ -395,7 +409,11 @@ static uint32_t publish(struct step *s, uint32_t i)
 		return 0;
 	}
 	if (o->record.flags & BOARD_SCORE) {
-		publish_scores(s, o, rows, n_rows);
+		if (span->hidden_out != NULL)
+			rows_publish_hidden(&s->segments->board, o->slot, o->run, span->first, span->hidden_out,
+					    s->segments->model.hp.n_embd, span->n);
+		else
+			publish_scores(s, o, rows, n_rows);
 		return slots_advance(&s->slots, o, span->first + span->n, NULL, 0);
 	}
 	return n_rows > 0 ? publish_tokens(s, o, rows, n_rows, s->drafts[i])

@@ -143,6 +143,7 @@ static const struct route routes[] = {
 	{"GET", "/v1/models/", get_model, false},
 	{"POST", "/v1/completions", completions_text, false},
 	{"POST", "/v1/chat/completions", completions_chat, false},
+	{"POST", "/v1/embeddings", embeddings_post, false},
 	{"POST", "/tokenize", post_tokenize, false},
 	{"POST", "/detokenize", post_detokenize, false},
 	{"POST", "/falcon/", post_op, false},

@@ -28,4 +28,7 @@ route_handler events_watch;
 /* completions.c */
 route_handler completions_text, completions_chat;
 
+/* embeddings.c */
+route_handler embeddings_post;
+
 #endif

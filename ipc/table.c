@@ -90,6 +90,8 @@ const struct ipc_op_info ipc_ops[IPC_OPS] = {
 	[IPC_DETOKENIZE] = {"detokenize", F(IDS), 0, "{text}", "the text of token ids"},
 	[IPC_SCORE] = {"score", F(REQUEST_ID), PROMPT | F(SPECIAL) | F(ROWS), "{session, n_tokens}",
 		       "how likely the model finds each token; read by `next`, then to be dropped"},
+	[IPC_EMBED] = {"embed", F(REQUEST_ID), PROMPT | F(SPECIAL) | F(PRIORITY), "{session, n_tokens}",
+		       "a text as a vector: the mean of its tokens' last hidden states; read by `next`, then to be dropped"},
 	[IPC_STATUS] = {"status", 0, 0,
 			"{ready, model, context, isa, threads, kv, batch_invariant, huge_share, engine:{pid, restarts, crashes, failed}, "
 			"tokens:{prefill, cached, decode}, batch, batch_max, pages:{total, free, kept}, "

@@ -92,9 +92,10 @@ struct forward {
 
 	/* this batch */
 	struct forward_span *spans;
-	uint32_t n_spans, n_rows, n_wanted;
+	uint32_t n_spans, n_rows, n_wanted, n_hidden;
 	uint32_t *row_span, *row_position; /* [max_tokens] */
 	uint32_t *wanted_row, *wanted_span, *wanted_index; /* [max_logits] rows that want logits; index within the span's */
+	uint32_t *hidden_row; /* [max_tokens] rows that want their hidden state */
 
 	/* activations, [max_tokens] rows unless said otherwise */
 	float *x;               /* [n_embd] residual stream */

@@ -47,6 +47,7 @@ static void make_activations(struct forward *f)
 	f->sum = floats(rows, hp->n_embd);
 	f->row_span = xcalloc(rows, sizeof *f->row_span);
 	f->row_position = xcalloc(rows, sizeof *f->row_position);
+	f->hidden_row = xcalloc(rows, sizeof *f->hidden_row);
 	f->wanted_row = xcalloc(f->o.max_logits, sizeof *f->wanted_row);
 	f->wanted_span = xcalloc(f->o.max_logits, sizeof *f->wanted_span);
 	f->wanted_index = xcalloc(f->o.max_logits, sizeof *f->wanted_index);
@@ -205,8 +206,8 @@ void forward_free(struct forward *f)
 	free_own(f, &f->head_in);
 	if (f->mlp_in.x != f->attn_in.x)
 		free(f->mlp_in.x);
-	void *const memory[] = {f->x, f->wide, f->queries, f->sum, f->row_span, f->row_position, f->wanted_row, f->wanted_span,
-		f->wanted_index, f->attn_in.x, f->head_in.x, f->o_in.x, f->attn_in.memory, f->mlp_in.memory, f->o_in.memory,
+	void *const memory[] = {f->x, f->wide, f->queries, f->sum, f->row_span, f->row_position, f->hidden_row, f->wanted_row,
+		f->wanted_span, f->wanted_index, f->attn_in.x, f->head_in.x, f->o_in.x, f->attn_in.memory, f->mlp_in.memory, f->o_in.memory,
 		f->down_in.memory, f->head_in.memory, f->layers, f->tiles, (void *)f->left, f->partials, f->workers};
 	for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
 		free(memory[i]);
@@ -233,7 +234,7 @@ static void plan_batch(struct forward *f, struct forward_span *spans, uint32_t n
 	CHECK(n_spans <= f->o.max_spans);
 	f->spans = spans;
 	f->n_spans = n_spans;
-	f->n_rows = f->n_wanted = 0;
+	f->n_rows = f->n_wanted = f->n_hidden = 0;
 	for (uint32_t s = 0; s < n_spans; s++) {
 		struct forward_span *span = &spans[s];
 		uint32_t wanted = span->logits == FORWARD_ALL ? span->n : span->logits == FORWARD_LAST && span->n > 0;
@@ -243,6 +244,8 @@ static void plan_batch(struct forward *f, struct forward_span *spans, uint32_t n
 		for (uint32_t i = 0; i < span->n; i++) {
 			f->row_span[f->n_rows + i] = s;
 			f->row_position[f->n_rows + i] = span->first + i;
+			if (span->logits == FORWARD_HIDDEN)
+				f->hidden_row[f->n_hidden++] = f->n_rows + i;
 		}
 		for (uint32_t i = 0; i < wanted; i++) {
 			f->wanted_row[f->n_wanted] = f->n_rows + span->n - wanted + i;
@@ -272,17 +275,38 @@ static void run_embedding(struct block_worker *w)
 	team_barrier(w->team);
 }
 
+/* The output norm of one of the batch's rows. */
+static void out_norm(const struct forward *f, uint32_t row, float *out)
+{
+	const struct model *m = f->model;
+	const float *x = f->x + (size_t)row * m->hp.n_embd;
+	if (m->out_norm_bias)
+		f->k->layer_norm(x, m->out_norm, m->out_norm_bias, m->hp.norm_eps, m->hp.n_embd, out);
+	else
+		f->k->rms_norm(x, m->out_norm, m->hp.norm_eps, m->hp.n_embd, out);
+}
+
+/* Hands the hidden states that are wanted to their spans. */
+static void run_hidden(struct block_worker *w)
+{
+	struct forward *f = w->f;
+	uint32_t first, count, n_embd = f->model->hp.n_embd;
+	while (block_next_group(w, f->n_hidden, &first, &count))
+		for (uint32_t i = first; i < first + count; i++) {
+			uint32_t row = f->hidden_row[i], s = f->row_span[row];
+			float *out = f->spans[s].hidden_out + (size_t)(f->row_position[row] - f->spans[s].first) * n_embd;
+			out_norm(f, row, out);
+			for (uint32_t c = 0; c < n_embd; c++)
+				if (!isfinite(out[c]))
+					block_fail(f, s);
+		}
+	team_barrier(w->team);
+}
+
 static void norm_wanted(struct block_worker *w, struct block_input *in, uint32_t first, uint32_t count)
 {
-	const struct model *m = w->f->model;
-	for (uint32_t i = first; i < first + count; i++) {
-		const float *x = w->f->x + (size_t)w->f->wanted_row[i] * m->hp.n_embd;
-		float *out = in->x + i * in->ld;
-		if (m->out_norm_bias)
-			w->f->k->layer_norm(x, m->out_norm, m->out_norm_bias, m->hp.norm_eps, m->hp.n_embd, out);
-		else
-			w->f->k->rms_norm(x, m->out_norm, m->hp.norm_eps, m->hp.n_embd, out);
-	}
+	for (uint32_t i = first; i < first + count; i++)
+		out_norm(w->f, w->f->wanted_row[i], in->x + i * in->ld);
 	if (in->coded)
 		block_quantise(w, in, first, count);
 }
@@ -351,6 +375,8 @@ void forward_run(struct forward *f, struct team *team, uint32_t member, struct f
 	run_embedding(w);
 	for (uint32_t i = 0; i < f->model->hp.n_layer; i++)
 		f->family->layer(w, i);
+	if (f->n_hidden > 0)
+		run_hidden(w);
 	run_head(w);
 	block_barrier(w);
 }

@@ -14,11 +14,12 @@ struct forward_span {
 	const int32_t *ids;    /* [n] tokens of positions first .. first + n */
 	uint32_t first, n;
 	void *const *pages;    /* payloads of pages 0 .. (first + n - 1) / 32; positions below first are complete */
-	uint32_t logits;       /* rows wanted: 0 none, 1 the last position's, 2 every position's */
+	uint32_t logits;       /* rows wanted: 0 none, 1 the last position's, 2 every position's; 3 every position's hidden state instead */
 	float *logits_out;     /* [rows wanted][n_vocab], filled by forward_run */
+	float *hidden_out;     /* [n][n_embd] the same: after the output norm, what the head multiplies */
 	bool failed;           /* set if a number was not finite: the session cannot go on */
 };
-enum { FORWARD_NONE = 0, FORWARD_LAST = 1, FORWARD_ALL = 2 };
+enum { FORWARD_NONE = 0, FORWARD_LAST = 1, FORWARD_ALL = 2, FORWARD_HIDDEN = 3 };
 
 struct forward;
 

@@ -92,7 +92,8 @@ static_assert(offsetof(struct board_words, progress) == 64, "board_words.progres
 
 enum { BOARD_FAILED_LATE = 255 }; /* its step never ended */
 /* LOGPROBS: shm/probs.h; how many likeliest tokens are told stands in the bits of TOP. */
-enum board_record_flags { BOARD_IGNORE_EOS = 1, BOARD_SCORE = 2, BOARD_ROWS = 4, BOARD_LOGPROBS = 8, BOARD_TOPS = 0x1f00 };
+enum board_record_flags { BOARD_IGNORE_EOS = 1, BOARD_SCORE = 2, BOARD_ROWS = 4, BOARD_LOGPROBS = 8, BOARD_HIDDEN = 16,
+	BOARD_TOPS = 0x1f00 };
 static inline uint32_t board_top(uint32_t flags) { return (flags & BOARD_TOPS) >> 8; }
 static inline uint32_t board_logprobs(uint32_t top) { return BOARD_LOGPROBS | (top << 8 & BOARD_TOPS); } /* flags */
 
@@ -186,11 +187,12 @@ static_assert(sizeof(struct board_record) <= BOARD_RECORD_SIZE && BOARD_TERMS <=
  * drops what it has already. payload: float32.
  *	without BOARD_ROWS: count values, ln p(token first+i+1 | all before); nothing is said after the last token
  *	with BOARD_ROWS:    count is 1: n_vocab logits of position first, then ln p(token first+1 | ...) (0 after the last)
+ *	with BOARD_HIDDEN:  count rows of n_embd: the last hidden states, after the output norm
  */
 struct board_row {
 	uint32_t slot, run;
 	uint32_t first, count;
-	/* payload follows, ring_stride - 16 bytes at most */
+	/* payload follows, board_payload() floats at most */
 };
 static_assert(sizeof(struct board_row) == 16, "board_row");
 
@@ -297,6 +299,12 @@ static inline uint32_t *board_table(const struct board *b, uint32_t slot)
 static inline struct board_row *board_row(const struct board *b, uint64_t index)
 {
 	return (struct board_row *)(void *)(b->ring + (size_t)b->header->ring_stride * (index % BOARD_RING));
+}
+
+/* Floats that an entry of the rows ring has room for. */
+static inline uint32_t board_payload(const struct board *b)
+{
+	return (b->header->ring_stride - (uint32_t)sizeof(struct board_row)) / (uint32_t)sizeof(float);
 }
 
 /* How far a session is: its progress if the engine has taken the run that `want` names, else where the run starts. */

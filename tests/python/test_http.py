@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 import unittest
@@ -48,6 +49,11 @@ def eventually(condition, seconds=20):
             return False
         time.sleep(0.02)
     return True
+
+
+def single(values):
+    """Numbers as float32 has them: JSON has 15 digits of each, which name it exactly."""
+    return list(struct.unpack(f"{len(values)}f", struct.pack(f"{len(values)}f", *values)))
 
 
 def sessions():
@@ -161,6 +167,38 @@ class OpenAI(unittest.TestCase):
             finish = c.read(run["session"], run["cursor"])[3]
             c.call("drop", session=run["session"])
         return finish == "eos"
+
+    def test_embeddings_are_what_the_protocol_gives(self):
+        with Client(os.environ["FALCOND_SOCKET"]) as c:
+            ids = c.call("tokenize", text=PROMPT)["ids"]
+            run = c.call("embed", request_id="embedding", ids=ids)
+            reply = {"done": False}
+            while not reply["done"]:
+                reply = c.call("next", session=run["session"], cursor=0, wait_ms=20000)
+            c.call("drop", session=run["session"])
+        wanted, before = single(reply["embedding"]), len(sessions())
+        got = self.client.embeddings.create(model="any", input=PROMPT)  # the package asks for base64
+        self.assertEqual(got.data[0].embedding, wanted)
+        self.assertEqual((got.usage.prompt_tokens, got.usage.total_tokens, got.object), (len(ids), len(ids), "list"))
+        texts = [PROMPT, "The king", *(f"{i} wolves" for i in range(20))]
+        for inputs in (texts, [ids, *([i] for i in range(300, 321))]):
+            several = self.client.embeddings.create(model="any", input=inputs, encoding_format="float")
+            self.assertEqual([d.index for d in several.data], list(range(22)))
+            self.assertEqual(single(several.data[0].embedding), wanted)
+            self.assertEqual(len({tuple(d.embedding) for d in several.data}), 22)
+        self.assertEqual(self.client.embeddings.create(model="any", input=ids).data[0].embedding, wanted)
+        self.assertEqual(len(sessions()), before)
+
+    def test_what_cannot_be_embedded_is_told(self):
+        for body in ({}, {"input": ""}, {"input": []}, {"input": [[]]}, {"input": ["a", ""]}, {"input": 7}, {"input": {"a": 1}},
+                     {"input": ["a"] * 2049}, {"input": "a", "encoding_format": "int8"}, {"input": "a", "dimensions": 8},
+                     {"input": [99999]}, {"input": ["a", [1]] * 4 + [[-1]]}):
+            status, reply = ask("POST", "/v1/embeddings", body)
+            self.assertEqual((status, json.loads(reply)["error"]["type"]), (400, "invalid_request_error"), str(body)[:80])
+        with self.assertRaises(openai.BadRequestError) as caught:
+            self.client.embeddings.create(model="any", input=["word " * 5000, "short"])
+        self.assertEqual(caught.exception.code, "context_length_exceeded")
+        self.assertTrue(eventually(lambda: not sessions()))
 
     def test_wrong_logprobs_are_told(self):
         for body in ({"logprobs": 21}, {"logprobs": -1}, {"logprobs": True}, {"logprobs": "1"}, {"logprobs": 1.0}):

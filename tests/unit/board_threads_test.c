@@ -272,7 +272,7 @@ static void score(struct fixture *f, float ret_logprobs[SCORED - 1])
 	board_record(&f->t.board, s->slot)->params = (struct board_params){.top_p = 1, .repeat_penalty = 1};
 	s->flags = BOARD_SCORE;
 	s->n_end = SCORED;
-	scores_init(&s->scores, SCORED, f->t.n_vocab, false);
+	scores_init(&s->scores, SCORED, f->t.n_vocab, f->segments.model.hp.n_embd, s->flags);
 	run_start(&f->t, s);
 	uint64_t start = clock_ns();
 	for (uint32_t at = 0; at < SCORED - 1; look(f, start)) {

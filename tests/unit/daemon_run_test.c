@@ -573,7 +573,7 @@ static void a_score_run_neither_gives_nor_takes(void **state)
 	struct session *score = make(f, f->owner, "score", 1);
 	score->flags = BOARD_SCORE;
 	score->n_given = score->n_tokens = score->n_end = 70;
-	scores_init(&score->scores, 70, VOCAB, false);
+	scores_init(&score->scores, 70, VOCAB, 8, BOARD_SCORE);
 	run_start(&f->t, score);
 	assert_int_equal(score->state, SESSION_RUNNING);
 	assert_int_equal(score->n_kv, 0);

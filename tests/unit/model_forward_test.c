@@ -272,6 +272,58 @@ static void the_last_row_alone_is_that_of_all(void **state)
 	close_fixture(&x);
 }
 
+/* A session's hidden states, in chunks of `chunk` tokens, beside one that wants logits. */
+static void feed_hidden(struct lab *l, const int32_t *ids, uint32_t chunk, float *out)
+{
+	float logits[VOCAB];
+	struct lab_session *s = lab_session_new(l), *other = lab_session_new(l);
+	for (uint32_t at = 0; at < PROMPT; at += chunk) {
+		uint32_t n = PROMPT - at < chunk ? PROMPT - at : chunk;
+		struct forward_span both[2] = {lab_span(other, ids, 1, FORWARD_LAST, logits), lab_span(s, ids + at, n, FORWARD_HIDDEN, NULL)};
+		both[1].hidden_out = out + (size_t)at * l->model->hp.n_embd;
+		lab_run(l, both, 2);
+		assert_false(both[0].failed || both[1].failed);
+		s->n_kv += n;
+	}
+	lab_session_free(other);
+	lab_session_free(s);
+}
+
+/* The head of this family is dense: its product can be made here, in the order that docs/ARITHMETIC.md has. */
+static void hidden_states_are_what_the_head_multiplies_however_they_are_computed(void **state)
+{
+	(void)state;
+	int32_t ids[PROMPT];
+	const struct family *f = &families[2];
+	const struct kernels *k = kernels_select(NULL);
+	const uint32_t n_embd = f->hp.n_embd;
+	struct fixture x;
+	struct lab l;
+	make_ids(ids, PROMPT, 6);
+	open_fixture(&x, f);
+	float *logits = feed(&x, f, k, 1, PROMPT, ids, PROMPT), row[96];
+	float *whole = xcalloc((size_t)PROMPT * n_embd, sizeof *whole), *parts = xcalloc((size_t)PROMPT * n_embd, sizeof *parts);
+	assert_true(n_embd <= sizeof row / sizeof row[0]);
+	lab_init(&l, &x.model, k, options(f, 2));
+	feed_hidden(&l, ids, PROMPT, whole);
+	feed_hidden(&l, ids, 29, parts);
+	assert_memory_equal(parts, whole, (size_t)PROMPT * n_embd * sizeof *parts);
+	for (uint32_t v = 0; v < VOCAB; v++) {
+		k->row(&x.model.head, v, row);
+		for (uint32_t p = 0; p < PROMPT; p++) {
+			float sum = 0;
+			for (uint32_t i = 0; i < n_embd; i++)
+				sum = fmaf(row[i], whole[(size_t)p * n_embd + i], sum);
+			assert_true(sum == logits[(size_t)p * VOCAB + v]);
+		}
+	}
+	lab_done(&l);
+	close_fixture(&x);
+	free(logits);
+	free(whole);
+	free(parts);
+}
+
 /* Overwrites an embedding row of a dense F32 image, so that whoever says this id computes with it. */
 static void poison_embedding(struct fixture *x, int32_t id, float value)
 {
@@ -378,6 +430,7 @@ int main(void)
 		cmocka_unit_test(neighbours_change_no_bit),
 		cmocka_unit_test(a_long_context_changes_no_bit),
 		cmocka_unit_test(the_last_row_alone_is_that_of_all),
+		cmocka_unit_test(hidden_states_are_what_the_head_multiplies_however_they_are_computed),
 		cmocka_unit_test(a_number_that_is_not_finite_fails_its_session_alone),
 		cmocka_unit_test(openblas_agrees_with_the_exact_kernels),
 		cmocka_unit_test(a_context_beyond_the_rotary_table_is_refused),
