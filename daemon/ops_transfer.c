@@ -69,9 +69,10 @@ static struct transfer *let_go(struct request *q)
 	return t;
 }
 
+/* Whether this part has to wait for others: while a snapshot is made or a head is read nothing else uses the transfer. */
 static bool is_busy(struct request *q, const struct transfer *t)
 {
-	if (!t->busy)
+	if (!t->busy && !(q->in.last && t->users > 0))
 		return false;
 	request_failf(q, IPC_BUSY, "ask again", "the file is being made ready");
 	return true;
@@ -210,7 +211,8 @@ static void rename_record(const struct request *q, struct board_record *r)
 	if (name->data != NULL)
 		r->name_length = (uint32_t)snprintf(given, sizeof given, "%s", name->data);
 	else
-		r->name_length = (uint32_t)snprintf(given, sizeof given, "~%llu", (unsigned long long)q->owner->next_number);
+		r->name_length = (uint32_t)snprintf(given, sizeof given, "~%llu",
+						    (unsigned long long)session_number(&q->server->sessions, q->owner));
 	memset(r->name, 0, sizeof r->name);
 	memcpy(r->name, given, r->name_length);
 }
@@ -258,7 +260,8 @@ static void make_session(struct request *q, struct transfer *t)
 static void part_written(struct request *q)
 {
 	struct transfer *t = let_go(q);
-	t->busy = false;
+	if (q->in.last)
+		t->busy = false;
 	if (q->result < 0) {
 		request_fail(q, &q->error);
 		return;

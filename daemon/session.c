@@ -160,9 +160,15 @@ static void note_number(struct sessions *t, uint64_t number)
 		atomic_store_explicit(names, number + AHEAD, memory_order_relaxed);
 }
 
+uint64_t session_number(const struct sessions *t, const struct owner *o)
+{
+	return t->first_number + o->next_number;
+}
+
 static uint64_t take_number(struct sessions *t, struct owner *o)
 {
-	uint64_t number = t->first_number + o->next_number++;
+	uint64_t number = session_number(t, o);
+	o->next_number++;
 	note_number(t, number);
 	return number;
 }
@@ -172,7 +178,7 @@ static void reserve_number(struct sessions *t, struct owner *o, uint64_t number)
 {
 	if (number >= UINT64_MAX / 2)
 		return;
-	if (number >= t->first_number + o->next_number)
+	if (number >= session_number(t, o))
 		o->next_number = number - t->first_number + 1;
 	note_number(t, number);
 }
@@ -267,6 +273,7 @@ struct session *session_restore(struct sessions *t, struct owner *o, const struc
 	struct session *s = take_slot(t, o, from->name, from->name_length, from->request, from->request_length);
 	struct board_record *r = board_record(&t->board, s->slot);
 	read_record(s, from);
+	s->started = 0; /* a number of another board's */
 	s->n_tokens = n_tokens;
 	s->finish = board_run(from->over) == from->ready ? board_low(from->over) : 0;
 	r->generation = from->generation - (from->generation > 0); /* what is to follow raises it to what it was */

@@ -153,6 +153,9 @@ struct session *session_restore(struct sessions *t, struct owner *o, const struc
 /* Counts what the run's log-probabilities may need, until the session is forgotten; a later run stands in the same place. */
 void session_count_probs(const struct sessions *t, struct session *s);
 
+/* The number that the owner's next session without a name will be called by. */
+uint64_t session_number(const struct sessions *t, const struct owner *o);
+
 /* The number that the session's next run will have. */
 uint32_t session_next_run(const struct sessions *t, const struct session *s);
 

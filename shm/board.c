@@ -144,7 +144,8 @@ static int record_counts(const struct board_header *h, const struct board_record
 		return err_set(e, -EINVAL, "session record: version %u, this build reads %u", r->version, BOARD_RECORD_VERSION);
 	if (r->name_length == 0 || r->name_length > BOARD_NAME || r->request_length > BOARD_REQUEST)
 		return err_set(e, -EINVAL, "session record: name of %u bytes, request id of %u", r->name_length, r->request_length);
-	if (r->n_given > r->n_from || r->n_from > h->n_context || r->kv_from > r->n_from || r->n_end < r->n_given)
+	if (r->n_given > r->n_from || r->n_from > h->n_context || r->kv_from > r->n_from || r->n_end < r->n_given ||
+	    r->n_end - r->n_given > INT32_MAX)
 		return err_set(e, -EINVAL, "session record: given %u, from %u, end %u, computed %u of a context of %u", r->n_given,
 			       r->n_from, r->n_end, r->kv_from, h->n_context);
 	if (r->priority > BOARD_BATCHED)

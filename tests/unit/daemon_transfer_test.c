@@ -2,6 +2,7 @@
 /* Exports and imports in parts, as clients send them: twice, out of order, by others, and with lies in them. */
 #define _GNU_SOURCE
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -162,6 +163,7 @@ static void lies_in_a_file_are_refused_and_the_daemon_goes_on(void **state)
 		{256 + offsetof(struct board_record, n_stops), 77, 4, "bad_request"},
 		{256 + offsetof(struct board_record, name_length), 0, 4, "bad_request"},
 		{256 + offsetof(struct board_record, flags), 0xff, 4, "bad_request"},
+		{256 + offsetof(struct board_record, n_end), UINT32_MAX, 4, "bad_request"}, /* the next append's end would be before it */
 		{256 + 2048, 1u << 30, 4, "bad_request"},
 		{offsetof(struct spill_header, page_bytes), UINT64_C(1) << 60, 8, "none"}, /* pages of another kind: left alone */
 	};
@@ -183,7 +185,7 @@ static void lies_in_a_file_are_refused_and_the_daemon_goes_on(void **state)
 			expect(send_part(c, strcmp(lies[i].code, "none") ? "lies" : id, 0, copy.data, copy.length, more), lies[i].code);
 		buf_done(&copy);
 	}
-	json_t *got = generate(c, "append", "t-7", MORE);
+	json_t *got = generate(c, "append", "t-8", MORE);
 	assert_true(json_equal(got, expected));
 	/* Pages of numbers that are none end their session, if they have to, and nothing else. */
 	struct spill_header h;
@@ -196,13 +198,88 @@ static void lies_in_a_file_are_refused_and_the_daemon_goes_on(void **state)
 	expect(send_part(c, "nan", 0, file.data, file.length, ",\"session\":\"nan\",\"last\":true"), "none");
 	json_decref(generate(c, "append", "nan", MORE));
 	json_decref(got);
-	got = generate(c, "append", "t-7", "\"at\":105,\"prompt\":\".\",\"n\":5");
+	got = generate(c, "append", "t-8", "\"at\":105,\"prompt\":\".\",\"n\":5");
 	assert_int_equal(json_array_size(got), 5);
 	json_decref(got);
 	json_decref(expected);
 	buf_done(&file);
 	close(c);
 	assert_int_equal(daemon_stop(&d), 0);
+	daemon_clean(&d);
+}
+
+static void a_last_part_waits_for_the_parts_before_it(void **state)
+{
+	(void)state;
+	struct daemon d;
+	daemon_start(&d, NULL);
+	int c = wire_open(d.path), other = wire_open(d.path);
+	struct buf file = {0}, text = {0}, large = {0};
+	json_decref(generate(c, "generate", "s", RUN));
+	export(c, "s", "x", &file);
+	size_t n = file.length < 700000 ? file.length : 700000;
+	base64_encode(file.data, n, &text);
+	for (int i = 0; i < 20; i++) {
+		char last[160];
+		json_t *r;
+		buf_done(&large);
+		buf_printf(&large, "{\"op\":\"import\",\"request_id\":\"i%d\",\"offset\":0,\"data\":\"%s\"}", i, text.data);
+		snprintf(last, sizeof last, "{\"op\":\"import\",\"request_id\":\"i%d\",\"session\":\"i%d\",\"offset\":%zu,"
+			 "\"data\":\"\",\"last\":true}", i, i, n);
+		expect(wire_ask(c, "%s", large.data), "none");
+		assert_true(wire_send(other, large.data, large.length)); /* again, and the last one on its heels */
+		do {
+			r = wire_ask(c, "%s", last);
+			if (strcmp(code_of(r), "busy") != 0)
+				break;
+			json_decref(r);
+		} while (true);
+		expect(r, "none");
+		json_decref(wire_receive(other));
+	}
+	buf_done(&large);
+	buf_done(&text);
+	buf_done(&file);
+	close(other);
+	close(c);
+	assert_int_equal(daemon_stop(&d), 0);
+	daemon_clean(&d);
+}
+
+static void sessions_without_a_name_get_a_new_one_in_a_falcond_that_took_over_too(void **state)
+{
+	(void)state;
+	struct daemon d;
+	char yaml[128], segments[64], lock[80];
+	snprintf(segments, sizeof segments, "/dev/shm/falcond-test-%d", (int)getpid());
+	snprintf(yaml, sizeof yaml, "segments: %s\n", segments);
+	daemon_start(&d, yaml);
+	int c = wire_open(d.path);
+	struct buf file = {0};
+	json_t *r = wire_ask(c, "{\"op\":\"generate\",\"request_id\":\"a\",\"ids\":[1,2],\"n\":1}");
+	char *name = strdup(json_string_value(json_object_get(r, "session")));
+	json_decref(r);
+	json_decref(wire_ask(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":2,\"wait_ms\":20000}", name));
+	export(c, name, "x", &file);
+	close(c);
+	assert_int_equal(kill(d.pid, SIGKILL), 0);
+	assert_int_equal(daemon_reap(&d), -SIGKILL);
+	unlink(d.log);
+	daemon_launch(&d, yaml);
+	daemon_expect(&d, "ready: ");
+	c = wire_open(d.path);
+	for (int i = 0; i < 2; i++)
+		expect(send_part(c, i ? "two" : "one", 0, file.data, file.length, ",\"last\":true"), "none");
+	r = wire_ask(c, "{\"op\":\"sessions\"}");
+	assert_int_equal(json_array_size(json_object_get(r, "sessions")), 3);
+	json_decref(r);
+	free(name);
+	buf_done(&file);
+	close(c);
+	assert_int_equal(daemon_stop(&d), 0);
+	snprintf(lock, sizeof lock, "%s/lock", segments);
+	unlink(lock);
+	rmdir(segments);
 	daemon_clean(&d);
 }
 
@@ -252,6 +329,8 @@ int main(void)
 		cmocka_unit_test(sessions_pass_in_parts_that_may_come_twice),
 		cmocka_unit_test(a_session_that_generates_is_not_exported_and_one_of_nobody_neither),
 		cmocka_unit_test(lies_in_a_file_are_refused_and_the_daemon_goes_on),
+		cmocka_unit_test(a_last_part_waits_for_the_parts_before_it),
+		cmocka_unit_test(sessions_without_a_name_get_a_new_one_in_a_falcond_that_took_over_too),
 		cmocka_unit_test(an_import_is_its_importers_and_its_pages_are_computed_again),
 	};
 	return cmocka_run_group_tests_name("daemon_transfer", tests, NULL, NULL);
