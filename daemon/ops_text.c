@@ -8,7 +8,7 @@
 #include "text/template.h"
 #include "text/utf8.h"
 
-enum { HEAVY_BYTES = 64 << 10 };
+enum { HEAVY_BYTES = 8 << 10, HEAVY_IDS = 4 << 10 }; /* what takes about a millisecond */
 
 bool ops_heavy(const struct request *q)
 {
@@ -107,47 +107,57 @@ void ops_make_ids(struct request *q)
 static void tokenize(struct request *q)
 {
 	const struct tokenizer *t = q->server->store->tokenizer;
-	q->result = tokenizer_encode(t, q->in.text.data, q->in.text.length, q->in.special, &q->ids, &q->error.err);
 	q->error.code = IPC_BAD_REQUEST;
+	q->result = tokenizer_encode(t, q->in.text.data, q->in.text.length, q->in.special, &q->ids, &q->error.err);
+	if (q->result == 0)
+		request_make(q, json_pack("{s:o}", "ids", ops_ids_json(q->ids.data, q->ids.length)));
 }
 
-static void tokenized(struct request *q)
+static void detokenize(struct request *q)
 {
-	if (q->result < 0)
-		request_fail(q, &q->error);
-	else
-		request_reply(q, json_pack("{s:o}", "ids", ops_ids_json(q->ids.data, q->ids.length)));
-}
-
-void op_tokenize(struct request *q)
-{
-	if (q->server->store->tokenizer == NULL) {
-		no_tokenizer(&q->error);
-		request_fail(q, &q->error);
-		return;
-	}
-	request_work(q, ops_heavy(q), tokenize, tokenized);
-}
-
-void op_detokenize(struct request *q)
-{
-	const struct store *store = q->server->store;
+	const struct tokenizer *t = q->server->store->tokenizer;
 	struct buf bytes = {0}, text = {0};
-	if (store->tokenizer == NULL)
-		no_tokenizer(&q->error);
-	if (store->tokenizer == NULL || check_ids(&q->in.ids, store->hp.n_vocab, &q->error) < 0) {
-		request_fail(q, &q->error);
+	q->result = check_ids(&q->in.ids, q->server->store->hp.n_vocab, &q->error);
+	if (q->result < 0)
 		return;
-	}
 	for (size_t i = 0; i < q->in.ids.length; i++) {
 		size_t length;
-		const char *token = tokenizer_bytes(store->tokenizer, q->in.ids.data[i], &length);
+		const char *token = tokenizer_bytes(t, q->in.ids.data[i], &length);
 		if (token != NULL) /* rows of the vocabulary that the tokenizer does not know have no text */
 			buf_add(&bytes, token, length);
 	}
 	if (bytes.length > 0)
 		utf8_repair(bytes.data, bytes.length, &text);
-	request_reply(q, json_pack("{s:s%}", "text", text.length ? text.data : "", text.length));
+	request_make(q, json_pack("{s:s%}", "text", text.length ? text.data : "", text.length));
 	buf_done(&bytes);
 	buf_done(&text);
+}
+
+static void answer(struct request *q)
+{
+	if (q->result < 0)
+		request_fail(q, &q->error);
+	else
+		request_send(q);
+}
+
+static bool has_tokenizer(struct request *q)
+{
+	if (q->server->store->tokenizer != NULL)
+		return true;
+	no_tokenizer(&q->error);
+	request_fail(q, &q->error);
+	return false;
+}
+
+void op_tokenize(struct request *q)
+{
+	if (has_tokenizer(q))
+		request_work(q, ops_heavy(q), tokenize, answer);
+}
+
+void op_detokenize(struct request *q)
+{
+	if (has_tokenizer(q))
+		request_work(q, q->in.ids.length > HEAVY_IDS, detokenize, answer);
 }

@@ -17,6 +17,8 @@ struct owner *owner_get(struct owners *o, uint64_t id)
 	struct owner *made = xcalloc(1, sizeof *made);
 	made->id = id;
 	made->next_number = 1;
+	TAILQ_INIT(&made->arrived);
+	TAILQ_INIT(&made->heavy);
 	made->next = *bucket;
 	*bucket = made;
 	return made;

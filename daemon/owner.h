@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+#include "daemon/turns.h"
+
 struct owner {
 	uint64_t id;
 	uint32_t requests;     /* open */
@@ -17,6 +19,11 @@ struct owner {
 	uint64_t queued;       /* tokens of prompts that wait to be computed */
 	uint64_t next_number;  /* of sessions without a name */
 	uint64_t prefill, cached, decode; /* tokens, ever */
+	struct turns_queue arrived; /* requests that nobody has looked at yet */
+	struct turns_queue heavy;   /* those that wait for a thread */
+	uint32_t threads;           /* that are at requests */
+	bool has_turn;              /* is in the server's turns */
+	TAILQ_ENTRY(owner) turn;
 	struct owner *next;
 };
 

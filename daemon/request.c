@@ -8,32 +8,47 @@
 #include "base/check.h"
 #include "daemon/server.h"
 
+enum { HEAVY_BYTES = 8 << 10 }; /* of JSON that is decoded in a thread: jansson takes 100 ns a number */
+
 /* What is left of a request once it was answered or dropped. */
 static void request_free(struct request *q)
 {
 	request_unwait(q);
+	turns_leave(q);
 	TAILQ_REMOVE(&q->server->open, q, open);
 	q->owner->requests--;
-	if (q->decoded)
-		ipc_request_done(&q->in);
+	ipc_request_done(&q->in); /* zeroes, if it was not decoded */
 	ids_done(&q->ids);
 	buf_done(&q->chunk);
+	buf_done(&q->text);
+	json_decref(q->made);
 	if (q->transfer != NULL)
 		q->transfer->users--;
 	free(q);
 }
 
+void request_make(struct request *q, json_t *reply)
+{
+	if (q->wire == NULL)
+		q->made = reply;
+	else
+		ipc_encode(reply, &q->text);
+}
+
+void request_send(struct request *q)
+{
+	if (q->wire == NULL)
+		q->answer(q->arg, q->made);
+	else
+		endpoint_reply(q->wire, q->text.data, q->text.length);
+	q->made = NULL;
+	request_free(q);
+}
+
 void request_reply(struct request *q, json_t *reply)
 {
-	if (q->wire == NULL) {
-		q->answer(q->arg, reply);
-	} else {
-		struct buf text = {0};
-		ipc_encode(reply, &text);
-		endpoint_reply(q->wire, text.data, text.length);
-		buf_done(&text);
-	}
-	request_free(q);
+	request_make(q, reply);
+	request_send(q);
 }
 
 void request_fail(struct request *q, const struct ipc_error *e)
@@ -93,8 +108,7 @@ struct request *request_new(struct server *s, struct endpoint_request *wire)
 	uid_t uid = endpoint_uid(wire);
 	struct request *q = open_request(s, uid);
 	size_t length;
-	const char *bytes = endpoint_bytes(wire, &length);
-	struct ipc_error e;
+	endpoint_bytes(wire, &length);
 	q->wire = wire;
 	if (!auth_known(uid)) {
 		request_failf(q, IPC_FORBIDDEN, "connect as a user of this machine, outside of a user namespace",
@@ -109,12 +123,31 @@ struct request *request_new(struct server *s, struct endpoint_request *wire)
 			      (unsigned long long)s->config->limits.message);
 		return NULL;
 	}
-	if (ipc_decode(bytes, length, &q->in, &e) < 0) {
-		request_fail(q, &e);
-		return NULL;
-	}
-	q->decoded = true;
 	return q;
+}
+
+static void decode(struct request *q)
+{
+	size_t length;
+	const char *bytes = endpoint_bytes(q->wire, &length);
+	q->result = ipc_decode(bytes, length, &q->in, &q->error);
+}
+
+static void decoded(struct request *q)
+{
+	q->decoded = q->result == 0;
+	if (q->decoded)
+		q->begin(q);
+	else
+		request_fail(q, &q->error);
+}
+
+void request_decode(struct request *q, void (*begin)(struct request *q))
+{
+	size_t length;
+	endpoint_bytes(q->wire, &length);
+	q->begin = begin;
+	request_work(q, length > HEAVY_BYTES, decode, decoded);
 }
 
 struct request *request_from_within(struct server *s, uint64_t owner, bool admin, json_t *json, request_answer *answer, void *arg)
@@ -181,43 +214,46 @@ void request_unwait(struct request *q)
 	q->timer = NULL;
 }
 
-struct working {
-	void (*work)(struct request *q);
-	void (*done)(struct request *q);
-	struct request *request;
-};
-
-static void on_work(uv_work_t *work)
+static void on_work(uv_work_t *thread)
 {
-	struct working *w = work->data;
-	w->work(w->request);
+	struct request *q = thread->data;
+	q->work(q);
 }
 
-static void on_worked(uv_work_t *work, int status)
+static void on_worked(uv_work_t *thread, int status);
+
+static void start_thread(struct request *q)
 {
-	struct working *w = work->data;
-	struct request *q = w->request;
-	void (*done)(struct request *) = w->done;
-	free(w);
+	q->thread.data = q;
+	q->working = true;
+	q->server->working++;
+	CHECK(uv_queue_work(q->server->loop, &q->thread, on_work, on_worked) == 0);
+}
+
+static void on_worked(uv_work_t *thread, int status)
+{
+	struct request *q = thread->data, *next;
+	struct server *s = q->server;
+	struct owner *o = q->owner;
+	CHECK(status == 0);
 	q->working = false;
-	q->server->working--;
-	if (q->server->stopping || status < 0)
+	s->working--;
+	if (s->stopping)
 		request_drop(q);
 	else
-		done(q);
+		q->done(q);
+	if ((next = turns_end_thread(o)) != NULL)
+		start_thread(next);
 }
 
 void request_work(struct request *q, bool heavy, void (*work)(struct request *q), void (*done)(struct request *q))
 {
+	q->work = work;
+	q->done = done;
 	if (!heavy) {
 		work(q);
 		done(q);
-		return;
+	} else if (turns_begin_thread(q)) {
+		start_thread(q);
 	}
-	struct working *w = xmalloc(sizeof *w);
-	*w = (struct working){.work = work, .done = done, .request = q};
-	q->work.data = w;
-	q->working = true;
-	q->server->working++;
-	CHECK(uv_queue_work(q->server->loop, &q->work, on_work, on_worked) == 0);
 }

@@ -32,12 +32,20 @@ struct request {
 	int32_t before;            /* the token that an appended prompt follows, -1: none */
 	struct ids ids;            /* tokens of the prompt, once made */
 	struct ipc_error error;    /* of making them */
-	int result;                /* of making them: 0 or -1 */
+	int result;                /* of making them, or of whatever a thread does: 0 or -1 */
 	struct transfer *transfer; /* whose part it is, while a thread is at it */
 	struct buf chunk;          /* that part, in base64 */
 	size_t got;                /* its bytes */
-	uv_work_t work;
+
+	void (*work)(struct request *q); /* what a thread does, or is to do */
+	void (*done)(struct request *q); /* and the loop afterwards */
+	void (*begin)(struct request *q); /* once it is decoded */
+	uv_work_t thread;
 	bool working;              /* a thread is at it */
+	struct buf text;           /* the reply, once a thread has made it; or, for those from within, */
+	json_t *made;
+	struct turns_queue *queue; /* in which it waits for its turn or for a thread, or NULL */
+	TAILQ_ENTRY(request) queued;
 
 	struct session *session;   /* whose waiters it is among, or NULL */
 	uv_timer_t *timer;         /* ends the wait */
@@ -45,10 +53,13 @@ struct request {
 	TAILQ_ENTRY(request) open; /* in server->open */
 };
 
-/* Takes a message that has arrived: counts it, decodes it. NULL: it has been answered already. */
+/* Takes a message that has arrived and counts it. NULL: it has been answered already. */
 struct request *request_new(struct server *s, struct endpoint_request *wire);
 
-/* The same of a request from within, whose caller knows who asks; takes the reference to json. */
+/* Decodes it, if it is large in a thread, and then calls `begin`; one that is no request is answered. */
+void request_decode(struct request *q, void (*begin)(struct request *q));
+
+/* Both of a request from within, whose caller knows who asks; takes the reference to json. NULL: it has been answered. */
 struct request *request_from_within(struct server *s, uint64_t owner, bool admin, json_t *json, request_answer *answer, void *arg);
 
 /* Answers and frees the request; takes the reference. */
@@ -69,8 +80,12 @@ void request_unwait(struct request *q);
 
 /*
  * Calls `work` in a thread if it is `heavy`, else here, then `done` in the loop. A request whose server stops meanwhile is
- * dropped instead.
+ * dropped instead. What takes longer than a millisecond is heavy: nobody else is served meanwhile.
  */
 void request_work(struct request *q, bool heavy, void (*work)(struct request *q), void (*done)(struct request *q));
+
+/* For `work`: makes the reply ready, whose text may be long, for request_send() to answer with. Takes the reference. */
+void request_make(struct request *q, json_t *reply);
+void request_send(struct request *q);
 
 #endif

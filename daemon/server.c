@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Requests arrive on nng's threads; they are put into a queue there and taken out in the loop, where everything else happens.
- * Nothing in the loop blocks: long texts are tokenized in libuv's threads, and what waits for the engine is a list entry.
+ * Requests arrive on the endpoint's thread; they are put into a queue there and taken out in the loop, where everything else
+ * happens. Nothing in the loop takes long: large messages and texts go to libuv's threads, and what waits for the engine is a list
+ * entry.
  */
 #include "daemon/server.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -15,8 +17,12 @@
 
 enum {
 	OVERSIZE = 4,          /* messages up to so many times the limit get an error, larger ones lose their connection */
+	MESSAGES = 256,        /* of the largest that one user may have in memory: requests, and replies that are not read */
+	PEERS_MOST = 1 << 16,
+	SPARE_FILES = 512,     /* descriptors that connections do not take */
 	SCORED_S = 60,         /* a score run that is over and that nobody asks for goes after this */
 	TICK_MS = 1000,
+	TURNS_MS = 2,          /* for which requests are taken up before the loop looks at what else there is */
 };
 
 op *const ops[IPC_OPS] = {
@@ -28,7 +34,7 @@ op *const ops[IPC_OPS] = {
 	[IPC_UPGRADE] = op_upgrade,
 };
 
-/* On a thread of the endpoint's. */
+/* On the endpoint's thread. */
 static void receive(void *arg, struct endpoint_request *wire)
 {
 	struct server *s = arg;
@@ -59,6 +65,13 @@ static struct endpoint_request **take_queue(struct server *s, size_t *ret_n)
 	return queue;
 }
 
+static void begin(struct request *q)
+{
+	if (!drain_refuses(q))
+		ops[q->in.op](q);
+}
+
+/* Requests have come, or are left from the last time. The loop has other things to do too, so it does not go on for long. */
 static void on_arrived(uv_async_t *async)
 {
 	struct server *s = async->data;
@@ -66,10 +79,15 @@ static void on_arrived(uv_async_t *async)
 	struct endpoint_request **queue = take_queue(s, &n);
 	for (size_t i = 0; i < n; i++) {
 		struct request *q = request_new(s, queue[i]);
-		if (q != NULL && !drain_refuses(q))
-			ops[q->in.op](q);
+		if (q != NULL)
+			turns_add(&s->turns, q);
 	}
 	free(queue);
+	uint64_t until = clock_ns() + TURNS_MS * 1000000;
+	for (struct request *q; clock_ns() < until && (q = turns_next(&s->turns)) != NULL;)
+		request_decode(q, begin);
+	if (!TAILQ_EMPTY(&s->turns))
+		uv_async_send(async);
 }
 
 static void changed(void *arg, struct session *session)
@@ -130,6 +148,7 @@ void server_init(struct server *s)
 	metrics_init(&s->metrics);
 	pthread_mutex_init(&s->lock, NULL);
 	TAILQ_INIT(&s->open);
+	TAILQ_INIT(&s->turns);
 	arena_init(&s->arena, s->store->set.fds[KEEP_PAGES], &s->store->arena);
 	s->sessions.board = s->store->board;
 	s->sessions.arena = &s->arena;
@@ -168,10 +187,21 @@ bool server_spill(struct server *s, bool with_pages)
 	return s->spill.enabled;
 }
 
+/* Connections that leave the rest of falcond descriptors enough: for engines, files and HTTP. */
+static unsigned count_peers(void)
+{
+	struct rlimit files;
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur > PEERS_MOST + SPARE_FILES)
+		return PEERS_MOST;
+	return files.rlim_cur > 2 * SPARE_FILES ? (unsigned)files.rlim_cur - SPARE_FILES : (unsigned)files.rlim_cur / 2;
+}
+
 int server_open(struct server *s, struct err *e)
 {
+	uint64_t message = s->config->limits.message;
 	struct endpoint_options o = {.url = s->config->socket, .mode = s->auth->socket_mode, .group = s->auth->socket_group,
-				     .max_bytes = s->config->limits.message * OVERSIZE, .receive = receive, .arg = s};
+				     .max_bytes = message * OVERSIZE, .max_peers = count_peers(), .max_user_bytes = message * MESSAGES,
+				     .receive = receive, .arg = s};
 	s->accepting = true;
 	return endpoint_open(&o, &s->endpoint, e);
 }
@@ -184,8 +214,8 @@ void server_ask(struct server *s, uint64_t owner, bool admin, json_t *json, requ
 		return;
 	}
 	struct request *q = request_from_within(s, owner, admin, json, answer, arg);
-	if (q != NULL && !drain_refuses(q))
-		ops[q->in.op](q);
+	if (q != NULL)
+		begin(q);
 }
 
 void server_stop(struct server *s)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The server: requests from the endpoint's threads into the loop, each to its operation. What an operation needs of the rest
+ * The server: requests from the endpoint's thread into the loop, each to its operation. What an operation needs of the rest
  * of falcond hangs here.
  */
 #ifndef FALCON_DAEMON_SERVER_H
@@ -36,6 +36,7 @@ struct server {
 	struct transfers transfers;
 	bool drain_spill;           /* the drain is to write all sessions */
 	struct request_opens open;  /* all requests in the loop */
+	struct turns turns;         /* of those that nobody has looked at yet */
 	uint32_t working;           /* of them in threads */
 	bool stopping;
 	struct metrics metrics;
@@ -43,7 +44,7 @@ struct server {
 	struct endpoint *endpoint;
 	uv_async_t arrived;
 	uv_timer_t tick;            /* once a second: what nobody reads */
-	pthread_mutex_t lock;       /* of what follows, written by the endpoint's threads */
+	pthread_mutex_t lock;       /* of what follows, which the endpoint's thread writes too */
 	struct endpoint_request **queue;
 	size_t n_queue, queue_capacity;
 	bool accepting;

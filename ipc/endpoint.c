@@ -9,7 +9,8 @@
  * thread that frees connections (docs/decisions/0008 has the figures). Clients use nng.
  *
  * One thread reads, another thread's reply is written by itself as far as the socket takes it. A peer that reads no replies is
- * not read from either, so that what it can pile up is bounded by its open requests.
+ * not read from either. What all connections of one user take of descriptors and of memory is bounded, so that nobody locks out
+ * the others.
  */
 #include "config.h"
 
@@ -56,12 +57,20 @@ struct reply {
 	char bytes[];
 };
 
+/* Whose connections there are. Under the endpoint's lock. */
+struct user {
+	TAILQ_ENTRY(user) link;
+	uid_t uid;
+	unsigned peers;
+	size_t bytes;        /* of messages that are being read or were handed over, and of replies on their way */
+};
+
 /* A connection. The reading half is the thread's alone, the rest is under the endpoint's lock. */
 struct peer {
 	TAILQ_ENTRY(peer) link;
 	struct endpoint *ep;
+	struct user *user;
 	int fd;
-	uid_t uid;
 	bool dead;           /* is only waiting for its requests to be answered */
 	unsigned requests;   /* held by the receiver */
 	STAILQ_HEAD(, reply) replies;
@@ -92,7 +101,9 @@ struct endpoint {
 	pthread_mutex_t lock;
 	bool closing;
 	size_t unsent; /* of all peers */
-	TAILQ_HEAD(, peer) peers;
+	unsigned n_peers;
+	TAILQ_HEAD(, peer) peers, dead;
+	TAILQ_HEAD(, user) users;
 	TAILQ_HEAD(, endpoint_request) held;
 };
 
@@ -115,18 +126,56 @@ static void arm(struct peer *p)
 		epoll_ctl(p->ep->epoll, EPOLL_CTL_MOD, p->fd, &event);
 }
 
+/* So many more bytes are on their way, or (a negative number, as unsigned ones wrap) fewer. With the lock. */
+static void count_unsent(struct peer *p, size_t more)
+{
+	p->unsent += more;
+	p->user->bytes += more;
+	p->ep->unsent += more;
+}
+
+/* The user of a new connection. With the lock. */
+static struct user *join(struct endpoint *ep, uid_t uid)
+{
+	struct user *u;
+	TAILQ_FOREACH (u, &ep->users, link)
+		if (u->uid == uid)
+			break;
+	if (u == NULL) {
+		u = xcalloc(1, sizeof *u);
+		u->uid = uid;
+		TAILQ_INSERT_TAIL(&ep->users, u, link);
+	}
+	u->peers++;
+	ep->n_peers++;
+	return u;
+}
+
+/* The connection is freed. With the lock. */
+static void leave(struct endpoint *ep, struct user *u)
+{
+	ep->n_peers--;
+	if (--u->peers > 0)
+		return;
+	CHECK(u->bytes == 0);
+	TAILQ_REMOVE(&ep->users, u, link);
+	free(u);
+}
+
 /*
  * The connection is over: what is on its way is forgotten. The thread sees the shutdown, closes the descriptor (it alone may,
  * since it may be about to read from it) and frees the peer once no request refers to it. With the lock.
  */
 static void hang_up(struct peer *p)
 {
+	struct endpoint *ep = p->ep;
 	if (p->dead)
 		return;
 	p->dead = true;
+	TAILQ_REMOVE(&ep->peers, p, link);
+	TAILQ_INSERT_TAIL(&ep->dead, p, link);
 	shutdown(p->fd, SHUT_RDWR);
-	p->ep->unsent -= p->unsent;
-	p->unsent = 0;
+	count_unsent(p, -p->unsent);
 	while (!STAILQ_EMPTY(&p->replies)) {
 		struct reply *r = STAILQ_FIRST(&p->replies);
 		STAILQ_REMOVE_HEAD(&p->replies, next);
@@ -137,15 +186,20 @@ static void hang_up(struct peer *p)
 /* Closes the dead and frees those that no request refers to. By the thread, between two looks at the events. With the lock. */
 static void bury(struct endpoint *ep)
 {
-	for (struct peer *p = TAILQ_FIRST(&ep->peers), *next; p != NULL; p = next) {
+	for (struct peer *p = TAILQ_FIRST(&ep->dead), *next; p != NULL; p = next) {
 		next = TAILQ_NEXT(p, link);
-		if (p->dead && p->fd >= 0) {
-			close(p->fd); /* leaves the epoll set by that */
+		if (p->fd >= 0) {
+			/* Said, since a child that was forked and has not executed yet would keep it there. */
+			epoll_ctl(ep->epoll, EPOLL_CTL_DEL, p->fd, NULL);
+			close(p->fd);
 			p->fd = -1;
 		}
-		if (!p->dead || p->requests > 0)
+		if (p->requests > 0)
 			continue;
-		TAILQ_REMOVE(&ep->peers, p, link);
+		if (p->body != NULL)
+			p->user->bytes -= p->length;
+		TAILQ_REMOVE(&ep->dead, p, link);
+		leave(ep, p->user);
 		free(p->body);
 		free(p);
 	}
@@ -180,8 +234,7 @@ static void flush(struct peer *p)
 		if (n == 0)
 			break;
 		r->sent += (size_t)n;
-		p->unsent -= (size_t)n;
-		p->ep->unsent -= (size_t)n;
+		count_unsent(p, -(size_t)n);
 		if (r->sent == r->length) {
 			STAILQ_REMOVE_HEAD(&p->replies, next);
 			free(r);
@@ -206,6 +259,10 @@ static void send_parts(struct peer *p, const struct iovec *parts, int n)
 	}
 	if (done == total)
 		return;
+	if (p->user->bytes + total - done > p->ep->options.max_user_bytes) {
+		hang_up(p);
+		return;
+	}
 	struct reply *r = xmalloc(sizeof *r + total - done);
 	*r = (struct reply){.length = total - done};
 	size_t at = 0;
@@ -216,8 +273,7 @@ static void send_parts(struct peer *p, const struct iovec *parts, int n)
 		done -= skip;
 	}
 	STAILQ_INSERT_TAIL(&p->replies, r, next);
-	p->unsent += r->length;
-	p->ep->unsent += r->length;
+	count_unsent(p, r->length);
 	arm(p);
 }
 
@@ -262,6 +318,13 @@ static int take_head(struct peer *p)
 	memcpy(&length, p->head + 1, sizeof length);
 	length = be64toh(length);
 	if (p->head[0] != 1 || length < 4 || length > p->ep->options.max_bytes)
+		return -1;
+	pthread_mutex_lock(&p->ep->lock);
+	bool fits = p->user->bytes + length <= p->ep->options.max_user_bytes;
+	if (fits)
+		p->user->bytes += length;
+	pthread_mutex_unlock(&p->ep->lock);
+	if (!fits)
 		return -1;
 	p->length = (size_t)length;
 	p->body_read = 0;
@@ -328,13 +391,14 @@ static void accept_one(struct endpoint *ep)
 	socklen_t size = sizeof who;
 	struct peer *p = xcalloc(1, sizeof *p);
 	struct epoll_event event = {.events = EPOLLIN, .data.ptr = p};
+	unsigned most = ep->options.max_peers;
 	p->ep = ep;
 	p->fd = fd;
-	p->uid = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0 ? who.uid : (uid_t)-1;
 	STAILQ_INIT(&p->replies);
 	pthread_mutex_lock(&ep->lock);
+	p->user = join(ep, getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0 ? who.uid : (uid_t)-1);
 	TAILQ_INSERT_TAIL(&ep->peers, p, link);
-	if (epoll_ctl(ep->epoll, EPOLL_CTL_ADD, fd, &event) < 0)
+	if (ep->n_peers > most || p->user->peers > (most + 1) / 2 || epoll_ctl(ep->epoll, EPOLL_CTL_ADD, fd, &event) < 0)
 		hang_up(p);
 	else
 		send_parts(p, &(struct iovec){.iov_base = (void *)(uintptr_t)replier, .iov_len = sizeof replier}, 1);
@@ -506,6 +570,8 @@ int endpoint_open(const struct endpoint_options *o, struct endpoint **ret, struc
 	*ep = (struct endpoint){.magic = ENDPOINT_MAGIC, .options = *o, .listener = -1, .epoll = -1, .wake = -1};
 	ep->path = xstrdup(o->url + 6);
 	TAILQ_INIT(&ep->peers);
+	TAILQ_INIT(&ep->dead);
+	TAILQ_INIT(&ep->users);
 	TAILQ_INIT(&ep->held);
 	pthread_mutex_init(&ep->lock, NULL);
 	int code = listen_at(ep, e);
@@ -541,10 +607,11 @@ void endpoint_close(struct endpoint *ep)
 		struct endpoint_request *r = TAILQ_FIRST(&ep->held);
 		TAILQ_REMOVE(&ep->held, r, link);
 		r->peer->requests--;
+		r->peer->user->bytes -= r->length;
 		free(r->message);
 		free(r);
 	}
-	TAILQ_FOREACH (p, &ep->peers, link)
+	while ((p = TAILQ_FIRST(&ep->peers)) != NULL)
 		hang_up(p);
 	bury(ep);
 	endpoint_free(ep);
@@ -553,7 +620,7 @@ void endpoint_close(struct endpoint *ep)
 uid_t endpoint_uid(const struct endpoint_request *r)
 {
 	CHECK_OBJ(r, REQUEST_MAGIC);
-	return r->peer->uid;
+	return r->peer->user->uid;
 }
 
 const char *endpoint_bytes(const struct endpoint_request *r, size_t *ret_length)
@@ -578,6 +645,7 @@ void endpoint_reply(struct endpoint_request *r, const char *bytes, size_t length
 	};
 	pthread_mutex_lock(&ep->lock);
 	TAILQ_REMOVE(&ep->held, r, link);
+	p->user->bytes -= r->length;
 	if (bytes != NULL && !p->dead)
 		send_parts(p, parts, length > 0 ? 3 : 2);
 	p->requests--;

@@ -20,6 +20,8 @@ struct endpoint_options {
 	uint32_t mode;     /* of the socket file */
 	gid_t group;       /* of the socket file, (gid_t)-1: leave */
 	size_t max_bytes;  /* larger messages close the connection */
+	unsigned max_peers;    /* connections, of which one user has at most half; further ones are closed at once */
+	size_t max_user_bytes; /* messages and replies of one user that are in memory; what needs more closes its connection */
 	void (*receive)(void *arg, struct endpoint_request *r); /* on the endpoint's thread */
 	void *arg;
 };

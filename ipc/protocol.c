@@ -199,7 +199,8 @@ static int take_int(const struct ipc_field_info *f, const json_t *v, void *place
 	return 0;
 }
 
-static int take_ids(const struct ipc_field_info *f, const json_t *v, struct ids *ret, struct ipc_error *e)
+/* The list may be long: its JSON goes here, where a thread may be at it, and not with the request. */
+static int take_ids(const struct ipc_field_info *f, json_t *v, struct ids *ret, struct ipc_error *e)
 {
 	if (!json_is_array(v))
 		return unexpected(f, v, e, "an array of token ids");
@@ -213,6 +214,7 @@ static int take_ids(const struct ipc_field_info *f, const json_t *v, struct ids 
 		}
 		ids_add(ret, (int32_t)json_integer_value(id));
 	}
+	json_array_clear(v);
 	return 0;
 }
 

@@ -23,7 +23,7 @@
 
 #include "ipc/endpoint.h"
 
-enum { MANY = 1000, MAX_BYTES = 65536 };
+enum { MANY = 1000, MAX_BYTES = 65536, MAX_PEERS = 400, MAX_USER_BYTES = 64 << 20 };
 
 struct server {
 	struct endpoint *ep;
@@ -64,7 +64,8 @@ static void receive(void *arg, struct endpoint_request *r)
 static struct endpoint_options options_of(struct server *s)
 {
 	return (struct endpoint_options){
-		.url = s->url, .mode = 0620, .group = (gid_t)-1, .max_bytes = MAX_BYTES, .receive = receive, .arg = s};
+		.url = s->url, .mode = 0620, .group = (gid_t)-1, .max_bytes = MAX_BYTES, .max_peers = MAX_PEERS,
+		.max_user_bytes = MAX_USER_BYTES, .receive = receive, .arg = s};
 }
 
 static int start(void **state)
@@ -404,6 +405,58 @@ static void other_addresses_are_refused(void **state)
 	assert_null(second);
 }
 
+static void one_user_has_at_most_half_of_the_connections(void **state)
+{
+	struct server *s = *state;
+	int fds[MAX_PEERS / 2];
+	for (int i = 0; i < MAX_PEERS / 2; i++) {
+		fds[i] = raw_dial(s);
+		assert_true(fds[i] >= 0);
+	}
+	assert_int_equal(raw_dial(s), -1); /* accepted, so that nobody waits, and closed before any greeting */
+	raw_send(fds[0], 10);
+	assert_int_equal(raw_receive(fds[0]), 11); /* those that are there go on */
+	for (int i = 0; i < MAX_PEERS / 2; i++)
+		close(fds[i]);
+	ask_until_answered(s);
+}
+
+/* Messages that never end: each connection has sent all but the last byte of one. */
+static void what_one_user_has_in_memory_is_bounded(void **state)
+{
+	struct server *s = *state;
+	struct endpoint_options o = options_of(s);
+	struct err e;
+	enum { FIT = 16, TRIED = 20 };
+	o.max_user_bytes = FIT * 60004;
+	endpoint_close(s->ep);
+	assert_int_equal(endpoint_open(&o, &s->ep, &e), 0);
+	int fds[TRIED], open = 0;
+	for (int i = 0; i < TRIED; i++) {
+		const uint8_t head[13] = {1, 0, 0, 0, 0, 0, 0, 60004 >> 8, 60004 & 255, 0x80, 0, 0, 7};
+		static char body[59999];
+		char byte;
+		fds[i] = raw_dial(s);
+		assert_true(fds[i] >= 0);
+		send(fds[i], head, sizeof head, MSG_NOSIGNAL);
+		send(fds[i], body, sizeof body, MSG_NOSIGNAL);
+		struct timeval patience = {.tv_usec = i < FIT ? 1 : 5000000};
+		setsockopt(fds[i], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+		open += recv(fds[i], &byte, 1, 0) < 0 && errno == EAGAIN;
+	}
+	assert_int_equal(open, FIT);
+	close(fds[0]); /* makes room for one */
+	for (int i = FIT; i < TRIED; i++)
+		close(fds[i]);
+	ask_until_answered(s);
+	send(fds[1], "", 1, MSG_NOSIGNAL); /* and those that were there are served */
+	struct timeval patience = {.tv_sec = 20};
+	setsockopt(fds[1], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+	assert_int_equal(raw_receive(fds[1]), 60001);
+	for (int i = 1; i < FIT; i++)
+		close(fds[i]);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, start, stop)
@@ -415,6 +468,8 @@ int main(void)
 		TEST(peers_that_hang_up_before_they_greet_do_not_end_the_service),
 		TEST(peers_that_hang_up_with_requests_open_leave_nothing_behind),
 		TEST(a_peer_that_reads_nothing_is_not_read_from),
+		TEST(one_user_has_at_most_half_of_the_connections),
+		TEST(what_one_user_has_in_memory_is_bounded),
 		TEST(a_live_socket_is_refused_and_a_stale_one_replaced),
 		TEST(a_peer_that_goes_before_its_reply_is_nobodys_error),
 		TEST(a_request_may_be_dropped),
