@@ -61,8 +61,11 @@ void arena_drop(struct arena *a, uint32_t page);
 void arena_pin(struct arena *a, uint32_t page);
 void arena_unpin(struct arena *a, uint32_t page);
 
-/* Whether a table holds it. */
-static inline bool arena_held(const struct arena *a, uint32_t page) { return a->refs[page] > 0; }
+/*
+ * Whether it is a page that a table holds. Page tables are falcond's own, but stand where an engine gone mad could write: a number out
+ * of one is good if this says so.
+ */
+static inline bool arena_held(const struct arena *a, uint32_t page) { return page < a->n_pages && a->refs[page] > 0; }
 
 /* The ids that a full page has. False if they cannot be read. */
 bool arena_read_head(const struct arena *a, uint32_t page, struct pages_head *ret_head);

@@ -119,7 +119,7 @@ static void on_ready(void *arg)
 	struct app *a = arg;
 	struct err e;
 	const struct board_header *h = a->store.board.header;
-	log_info("engine %d computes on %u threads with %.16s", a->supervisor.process.pid, h->threads, h->isa);
+	log_info("engine %d computes on %u threads with %s", a->supervisor.process.pid, h->threads, a->supervisor.isa);
 	if (a->server.endpoint != NULL) {
 		events_tell(&a->events, "engine_ready");
 		return;
@@ -187,7 +187,7 @@ static void log_store(const struct app *a)
 {
 	const struct store *s = &a->store;
 	log_info("%s: %llu MiB of weights, contexts of %u tokens, %u pages of %llu KiB", s->model,
-		 (unsigned long long)(s->weights_size >> 20), s->board.header->n_context, s->arena.n_pages,
+		 (unsigned long long)(s->weights_size >> 20), s->board.n_context, s->arena.n_pages,
 		 (unsigned long long)(s->arena.stride >> 10));
 }
 

@@ -42,7 +42,7 @@ static uint64_t pages_shared(const struct server *s) { return s->arena.n_shared;
 static uint64_t pages_used(const struct server *s) { return s->arena.n_pages - s->arena.n_free; }
 static uint64_t page_bytes(const struct server *s) { return s->store->arena.stride; }
 static uint64_t weights_size(const struct server *s) { return s->store->weights_size; }
-static uint64_t context(const struct server *s) { return s->store->board.header->n_context; }
+static uint64_t context(const struct server *s) { return s->store->board.n_context; }
 static uint64_t asked(const struct server *s) { return s->metrics.requests; }
 
 static uint64_t count_state(const struct server *s, enum session_state state)

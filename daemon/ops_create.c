@@ -30,7 +30,7 @@ static int admit(struct request *q, const struct session *s, uint32_t n_tokens, 
 {
 	struct server *server = q->server;
 	const struct config *c = server->config;
-	uint32_t context = server->sessions.board.header->n_context;
+	uint32_t context = server->sessions.board.n_context;
 	uint64_t queued = q->owner->queued + (n_tokens - n_kv), most = n_end < context ? n_end : context;
 	if (n_tokens > context) {
 		request_failf(q, IPC_CONTEXT_FULL, "send less, or take a model with a longer context", "%u tokens, the context has %u",
@@ -64,7 +64,7 @@ static int admit(struct request *q, const struct session *s, uint32_t n_tokens, 
  */
 static int admit_probs(struct request *q, uint32_t flags, uint32_t n_given, uint64_t n_end, uint64_t counted)
 {
-	uint32_t context = q->server->sessions.board.header->n_context, end = n_end < context ? (uint32_t)n_end : context;
+	uint32_t context = q->server->sessions.board.n_context, end = n_end < context ? (uint32_t)n_end : context;
 	uint64_t need = end > n_given ? probs_bytes(flags, end - n_given) : 0, limit = q->server->config->limits.logprobs;
 	if (need <= counted || q->owner->probs + need - counted <= limit)
 		return 0;
@@ -95,7 +95,7 @@ int ops_make_room(struct request *q, const struct session *keep)
 /* Where no token ends an answer, a conversation ends where the model begins to speak as the user. */
 static void add_stop(struct board_record *r, const struct template *p)
 {
-	if (p == NULL || p->stop == NULL || r->n_stops == BOARD_STOPS)
+	if (p == NULL || p->stop == NULL || r->n_stops >= BOARD_STOPS)
 		return;
 	for (uint32_t i = 0; i < r->n_stops; i++)
 		if (r->stop_length[i] == strlen(p->stop) && memcmp(r->stops[i], p->stop, r->stop_length[i]) == 0)

@@ -13,7 +13,7 @@ void op_hello(struct request *q)
 				   (json_int_t)c->limits.pages, "queued_tokens", (json_int_t)c->limits.queued_tokens, "logprobs",
 				   (json_int_t)c->limits.logprobs);
 	request_reply(q, json_pack("{s:i,s:s,s:s,s:I,s:I,s:o,s:I,s:b}", "protocol", IPC_VERSION, "version", PACKAGE_VERSION, "model",
-				   s->store->model, "context", (json_int_t)s->store->board.header->n_context, "vocab",
+				   s->store->model, "context", (json_int_t)s->store->board.n_context, "vocab",
 				   (json_int_t)s->store->hp.n_vocab, "limits", limits, "uid", (json_int_t)q->owner->id, "admin", q->admin));
 }
 
@@ -48,7 +48,7 @@ json_t *ops_status_json(const struct server *s, const struct owner *o, bool admi
 	const struct board_header *h = s->store->board.header;
 	bool ready = s->supervisor->is_ready;
 	json_t *r = json_pack("{s:b,s:s,s:I,s:s,s:I,s:s,s:b,s:f,s:o,s:I,s:o}", "ready", ready, "model", s->store->model, "context",
-			      (json_int_t)h->n_context, "isa", ready ? h->isa : "", "threads", (json_int_t)s->supervisor->threads, "kv",
+			      (json_int_t)s->store->board.n_context, "isa", ready ? s->supervisor->isa : "", "threads", (json_int_t)s->supervisor->threads, "kv",
 			      pages_kv_name(s->store->arena.kv), "batch_invariant", !s->supervisor->openblas, "huge_share",
 			      s->store->huge_share, "tokens", tokens_json(s, o, admin), "sessions",
 			      (json_int_t)(admin ? s->sessions.n_sessions : o->sessions), "states", states_json(s, o, admin));

@@ -129,13 +129,14 @@ static json_t *text_reply(struct request *q, struct session *s)
 {
 	struct server *server = q->server;
 	const struct board *b = &server->sessions.board;
-	const struct board_record *record = board_record(b, s->slot);
+	const int32_t *log = board_log(b, s->slot);
 	uint32_t from = cursor_of(q, s), most = tokens_that_fit(s), to = s->n_tokens - from > most ? from + most : s->n_tokens;
 	bool done = !session_running(s) && to == s->n_tokens;
 	struct buf text = {0};
-	stream_follow(&s->stream, server->store->tokenizer, record, board_log(b, s->slot), s->n_tokens);
-	stream_text(&s->stream, record, from, to, done, &text);
-	json_t *r = json_pack("{s:o,s:s%,s:I}", "ids", ops_ids_json(board_log(b, s->slot) + from, to - from), "text",
+	const struct stream_run run = {.r = board_record(b, s->slot), .log = log, .n_given = s->n_given, .n_tokens = s->n_tokens};
+	stream_follow(&s->stream, server->store->tokenizer, &run);
+	stream_text(&s->stream, from, to, done, &text);
+	json_t *r = json_pack("{s:o,s:s%,s:I}", "ids", ops_ids_json(log + from, to - from), "text",
 			      text.length ? text.data : "", text.length, "cursor", (json_int_t)to);
 	buf_done(&text);
 	if (s->flags & BOARD_LOGPROBS)

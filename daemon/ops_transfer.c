@@ -221,7 +221,7 @@ static void rename_record(const struct request *q, struct board_record *r)
 static bool may_import(struct request *q, const struct spill_head *head, const struct board_record *r)
 {
 	const struct config *c = q->server->config;
-	uint32_t context = q->server->sessions.board.header->n_context;
+	uint32_t context = q->server->sessions.board.n_context;
 	uint64_t need = head->header.unfinished ? run_pages(r->n_end < context ? r->n_end : context) : 0;
 	if (session_find(&q->server->sessions, q->owner, r->name, r->name_length) != NULL)
 		request_failf(q, IPC_EXISTS, "drop it, or import under another name", "there is a session \"%.*s\" already",

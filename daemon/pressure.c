@@ -16,8 +16,10 @@ static uint32_t tally(const struct sessions *t, const struct session *s, uint32_
 {
 	const uint32_t *table = board_table(&t->board, s->slot);
 	uint32_t n = 0;
-	for (uint32_t i = 0; i < s->n_pages; i++)
-		n += table[i] < t->arena->n_pages && ++seen[table[i]] == t->arena->refs[table[i]];
+	for (uint32_t i = 0; i < s->n_pages; i++) {
+		uint32_t page = table[i];
+		n += arena_held(t->arena, page) && ++seen[page] == t->arena->refs[page];
+	}
 	return n;
 }
 

@@ -79,7 +79,7 @@ static void account(struct session *s)
 /* Pages that the session should hold by now: those of its tokens and two ahead, none beyond the run's end. */
 static uint32_t pages_wanted(const struct sessions *t, const struct session *s)
 {
-	uint32_t end = s->n_end > s->n_tokens ? s->n_end : s->n_tokens, context = t->board.header->n_context;
+	uint32_t end = s->n_end > s->n_tokens ? s->n_end : s->n_tokens, context = t->board.n_context;
 	uint32_t ahead = run_pages(s->n_tokens) + 2, most = run_pages(end < context ? end : context);
 	return ahead < most ? ahead : most;
 }
@@ -106,10 +106,9 @@ static void drop_pages(struct sessions *t, struct session *s)
 	const uint32_t *table = board_table(&t->board, s->slot);
 	/* First of all: were falcond killed in between, pages that are punched out would count as computed. */
 	atomic_store_explicit(&t->board.words[s->slot].n_pages, 0, memory_order_release);
-	/* The table is falcond's own, but stands where an engine gone mad could write: a page that is not taken is not dropped. */
 	while (s->n_pages > 0) {
 		uint32_t page = table[--s->n_pages];
-		if (page < t->arena->n_pages && t->arena->refs[page] > 0)
+		if (arena_held(t->arena, page))
 			arena_drop(t->arena, page);
 	}
 	s->n_kv = s->n_shared = 0;
@@ -426,7 +425,7 @@ static bool read_progress(struct sessions *t, struct session *s, bool *ret_moved
 {
 	uint64_t progress = atomic_load_explicit(&t->board.words[s->slot].progress, memory_order_acquire);
 	uint32_t n_kv = board_n_kv(progress), n_tokens = board_n_tokens(progress);
-	if (n_tokens < s->n_tokens || n_tokens > t->board.header->n_context || n_kv > n_tokens)
+	if (n_tokens < s->n_tokens || n_tokens > t->board.n_context || n_kv > n_tokens)
 		return false;
 	*ret_moved = n_tokens != s->n_tokens || n_kv != s->n_kv;
 	uint32_t generated = n_tokens - s->n_tokens, computed = n_kv > s->n_kv ? n_kv - s->n_kv : 0;
@@ -604,6 +603,21 @@ void run_restore(struct sessions *t, struct session *s, bool running)
 		run_rest(t, s);
 }
 
+/* A page of its own with the same content, if there is room. */
+static bool copy_page(struct sessions *t, uint32_t from, uint32_t *ret_page)
+{
+	struct err e;
+	uint32_t page;
+	if (!arena_held(t->arena, from) || !arena_take(t->arena, &page))
+		return false;
+	if (arena_copy(t->arena, from, page, &e) < 0) {
+		arena_drop(t->arena, page);
+		return false;
+	}
+	*ret_page = page;
+	return true;
+}
+
 void run_share_pages(struct sessions *t, struct session *dst, const struct session *src)
 {
 	const uint32_t *from = board_table(&t->board, src->slot);
@@ -611,19 +625,16 @@ void run_share_pages(struct sessions *t, struct session *dst, const struct sessi
 	CHECK(dst->n_pages == 0);
 	if (src->releasing)
 		return;
-	for (; dst->n_pages < full && dst->n_pages < src->n_pages; dst->n_pages++) {
-		to[dst->n_pages] = from[dst->n_pages];
-		arena_share(t->arena, to[dst->n_pages]);
+	for (uint32_t page; dst->n_pages < full && dst->n_pages < src->n_pages; to[dst->n_pages++] = page) {
+		page = from[dst->n_pages];
+		if (!arena_held(t->arena, page))
+			break;
+		arena_share(t->arena, page);
 	}
 	dst->n_kv = dst->n_pages * PAGE_TOKENS;
-	if (src->n_kv > dst->n_kv && src->n_pages > dst->n_pages && arena_take(t->arena, &to[dst->n_pages])) {
-		struct err e;
-		if (arena_copy(t->arena, from[dst->n_pages], to[dst->n_pages], &e) == 0) {
-			dst->n_pages++;
-			dst->n_kv = src->n_kv;
-		} else {
-			arena_drop(t->arena, to[dst->n_pages]);
-		}
+	if (dst->n_pages == full && src->n_kv > dst->n_kv && src->n_pages > full && copy_page(t, from[full], &to[full])) {
+		dst->n_pages++;
+		dst->n_kv = src->n_kv;
 	}
 	stopping_place("falcond.share.table");
 	atomic_store_explicit(&t->board.words[dst->slot].n_pages, dst->n_pages, memory_order_release);

@@ -20,7 +20,7 @@ static const uint32_t last_run = (1u << 24) - 16; /* a slot whose run numbers ar
 void sessions_init(struct sessions *t)
 {
 	prefix_init(&t->prefix, t->arena);
-	t->n_slots = t->board.header->n_slots;
+	t->n_slots = t->board.n_slots;
 	t->slots = xcalloc(t->n_slots, sizeof *t->slots);
 	t->free_slots = xcalloc(t->n_slots, sizeof *t->free_slots);
 	for (uint32_t i = 0; i < t->n_slots; i++)
@@ -116,7 +116,7 @@ static void write_record(struct sessions *t, const struct session *s)
 	memset(r, 0, sizeof *r);
 	r->magic = BOARD_RECORD_MAGIC;
 	r->version = BOARD_RECORD_VERSION;
-	r->capacity = t->board.header->n_context;
+	r->capacity = t->board.n_context;
 	r->offset = (uint64_t)((const uint8_t *)r - (const uint8_t *)t->board.header);
 	r->probs_offset = probs_offset(&t->board, s->slot);
 	r->owner = s->owner->id;
@@ -215,7 +215,7 @@ struct session *session_new(struct sessions *t, struct owner *o, const char *nam
 
 void session_count_probs(const struct sessions *t, struct session *s)
 {
-	uint32_t end = s->n_end < t->board.header->n_context ? s->n_end : t->board.header->n_context;
+	uint32_t end = s->n_end < t->board.n_context ? s->n_end : t->board.n_context;
 	uint64_t need = end > s->n_given ? probs_bytes(s->flags, end - s->n_given) : 0;
 	if (need <= s->probs)
 		return;
@@ -299,7 +299,7 @@ struct session *session_restore(struct sessions *t, struct owner *o, const struc
 static void clear_slot(struct sessions *t, uint32_t slot)
 {
 	/* The log's memory goes back; a record of zeros is no session to anyone who reads the board later. */
-	madvise(board_record(&t->board, slot), t->board.header->log_stride, MADV_REMOVE);
+	madvise(board_record(&t->board, slot), t->board.log_stride, MADV_REMOVE);
 	probs_clear(&t->board, slot);
 }
 

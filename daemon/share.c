@@ -92,8 +92,7 @@ static void put_next(struct sessions *t, struct session *s, const int32_t *log, 
 		s->chain = prefix_root(&t->prefix, s->owner->id);
 	s->chain = prefix_next(&t->prefix, s->chain, log + s->n_shared * PAGE_TOKENS);
 	uint32_t page = table[s->n_shared++];
-	/* The table stands where an engine gone mad could write. */
-	if (page < t->arena->n_pages && arena_held(t->arena, page))
+	if (arena_held(t->arena, page))
 		prefix_put(&t->prefix, s->owner->id, s->chain, page);
 }
 
@@ -110,9 +109,11 @@ void share_restored(struct sessions *t, struct session *s)
 {
 	const int32_t *log = board_log(&t->board, s->slot);
 	const uint32_t *table = board_table(&t->board, s->slot);
-	for (uint32_t i = s->n_shared; i < s->n_kv / PAGE_TOKENS && i < s->n_pages; i++)
-		if (table[i] < t->arena->n_pages)
-			arena_write_head(t->arena, table[i], (const struct pages_head *)(const void *)(log + i * PAGE_TOKENS));
+	for (uint32_t i = s->n_shared; i < s->n_kv / PAGE_TOKENS && i < s->n_pages; i++) {
+		uint32_t page = table[i];
+		if (arena_held(t->arena, page))
+			arena_write_head(t->arena, page, (const struct pages_head *)(const void *)(log + i * PAGE_TOKENS));
+	}
 	share_add(t, s);
 }
 

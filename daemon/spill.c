@@ -49,7 +49,7 @@ void spill_init(struct spill *p, const struct store *store)
 	memcpy(p->model.source, store->source_hash, sizeof p->model.source);
 	memcpy(p->model.fingerprint, store->board.header->fingerprint, sizeof p->model.fingerprint);
 	p->model.n_vocab = store->hp.n_vocab;
-	p->model.n_context = store->board.header->n_context;
+	p->model.n_context = store->board.n_context;
 	p->model.page_bytes = pages_payload(&store->hp, store->arena.kv);
 	TAILQ_INIT(&p->writes.queue);
 	TAILQ_INIT(&p->reads.queue);
@@ -90,10 +90,14 @@ static bool is_still(const struct spill *p, const struct session *s)
 /* Positions whose keys and values can be written from memory: of a run that goes on, those of full pages. */
 static uint32_t savable(const struct spill *p, const struct session *s)
 {
+	const struct sessions *t = p->sessions;
+	const uint32_t *table = board_table(&t->board, s->slot);
 	if (s->n_pages == 0 || s->loading || (p->all && !p->with_pages))
 		return 0;
-	uint32_t kv = is_still(p, s) ? s->n_kv : s->n_kv / PAGE_TOKENS * PAGE_TOKENS;
-	return kv < s->n_pages * PAGE_TOKENS ? kv : s->n_pages * PAGE_TOKENS;
+	uint32_t kv = is_still(p, s) ? s->n_kv : s->n_kv / PAGE_TOKENS * PAGE_TOKENS, n = 0;
+	while (n < s->n_pages && n * PAGE_TOKENS < kv && arena_held(t->arena, table[n]))
+		n++;
+	return kv < n * PAGE_TOKENS ? kv : n * PAGE_TOKENS;
 }
 
 static bool is_unfinished(const struct session *s)
@@ -142,16 +146,18 @@ static uint8_t *head_of(const struct spill *p, const struct session *s, uint32_t
 	return head;
 }
 
-/* Pins the session's pages of the copy's positions. */
+/* Pins the session's pages of the copy's positions; of fewer, if the page table has been damaged. */
 static void pin_pages(struct spill_copy *c, const struct session *s)
 {
 	const struct sessions *t = c->spill->sessions;
-	c->n_pages = run_pages(c->n_kv);
-	CHECK(c->n_pages <= s->n_pages);
-	c->table = xcalloc(c->n_pages + 1, sizeof *c->table);
-	memcpy(c->table, board_table(&t->board, s->slot), c->n_pages * sizeof *c->table);
-	for (uint32_t i = 0; i < c->n_pages; i++)
-		arena_pin(t->arena, c->table[i]);
+	uint32_t n = run_pages(c->n_kv);
+	CHECK(n <= s->n_pages);
+	c->table = xcalloc(n + 1, sizeof *c->table);
+	memcpy(c->table, board_table(&t->board, s->slot), n * sizeof *c->table);
+	while (c->n_pages < n && arena_held(t->arena, c->table[c->n_pages]))
+		arena_pin(t->arena, c->table[c->n_pages++]);
+	if (c->n_pages < n)
+		c->n_kv = c->n_pages * PAGE_TOKENS;
 }
 
 static void name_copy(struct spill_copy *c, struct spill *p, const struct session *s)

@@ -82,8 +82,7 @@ static int check_content(const struct spill_head *s, const struct spill_model *m
 {
 	const struct spill_header *h = &s->header;
 	const struct board_record *r = &s->record;
-	struct board_header limits = {.n_context = m->n_context};
-	const struct board board = {.header = &limits};
+	const struct board board = {.n_context = m->n_context};
 	int code = board_record_check(&board, r, m->n_vocab, e);
 	if (code < 0)
 		return code;

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "daemon/supervisor.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -47,6 +48,7 @@ static int spawn_engine(struct supervisor *s, struct err *e)
 	const int *segments = s->store->set.fds;
 	const int fds[] = {segments[KEEP_WEIGHTS], segments[KEEP_PAGES], segments[KEEP_BOARD], s->wake_engine, s->wake_falcond,
 			   s->lifeline[0]};
+	board_repair(&s->store->board);
 	uint64_t step = step_now(s);
 	s->first_step = step + step % 2; /* the engine makes it even */
 	s->started = clock_ns();
@@ -160,6 +162,15 @@ static void engine_exited(uv_process_t *process, int64_t exit_status, int signal
 	}
 }
 
+/* What the engine says of its kernels, as something that can be told. */
+static void read_isa(struct supervisor *s)
+{
+	memcpy(s->isa, s->store->board.header->isa, sizeof s->isa - 1);
+	for (char *c = s->isa; *c != '\0'; c++)
+		if (!isprint((unsigned char)*c))
+			*c = '?';
+}
+
 static void on_wake(uv_poll_t *poll, int status, int events)
 {
 	struct supervisor *s = poll->data;
@@ -170,6 +181,7 @@ static void on_wake(uv_poll_t *poll, int status, int events)
 	uint32_t pid = atomic_load_explicit(&s->store->board.header->ready, memory_order_acquire);
 	if (s->running && !s->is_ready && pid == (uint32_t)s->process.pid) {
 		s->is_ready = s->was_ready = true;
+		read_isa(s);
 		s->ready(s->arg);
 	}
 	s->scan(s->arg);

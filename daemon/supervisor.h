@@ -43,6 +43,7 @@ struct supervisor {
 	uv_poll_t poll;
 	uv_timer_t backoff, look;
 	bool running, is_ready, was_ready, stopping;
+	char isa[sizeof((struct board_header *)0)->isa + 1]; /* the instruction set that the engine computes with */
 	unsigned waits;       /* in a row, since an engine did something */
 	bool forgiven;        /* one death since then was no reason to wait */
 	unsigned wait_ms;     /* until the next is started */

@@ -92,8 +92,8 @@ int tokenlog_check(const struct tokenlog *l, const struct board *b, uint32_t n_v
 		return code;
 	if (!survey_name_good(r->name, r->name_length))
 		return err_set(e, -EINVAL, "session record: a name that nobody can write");
-	if (r->n_tokens > b->header->n_context)
-		return err_set(e, -EINVAL, "%u tokens, the context has %u", r->n_tokens, b->header->n_context);
+	if (r->n_tokens > b->n_context)
+		return err_set(e, -EINVAL, "%u tokens, the context has %u", r->n_tokens, b->n_context);
 	for (uint32_t i = 0; i < r->n_tokens; i++)
 		if ((uint32_t)l->ids[i] >= n_vocab)
 			return err_set(e, -EINVAL, "token %d at position %u, the vocabulary has %u", l->ids[i], i, n_vocab);

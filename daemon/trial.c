@@ -24,7 +24,7 @@ void trial_init(struct trial *t, const struct board *board)
 {
 	*t = (struct trial){.board = board};
 	uint32_t n = atomic_load_explicit(&board->header->n_used, memory_order_relaxed);
-	for (uint32_t i = 0; i < n && i < board->header->n_slots; i++)
+	for (uint32_t i = 0; i < n && i < board->n_slots; i++)
 		atomic_store_explicit(&board->words[i].trial, 0, memory_order_relaxed);
 	publish(t);
 }
@@ -54,7 +54,7 @@ static uint32_t read_batch(const struct board *b, struct suspect batch[BOARD_BAT
 		return 0;
 	for (uint32_t i = 0; i < n && i < BOARD_BATCH; i++) {
 		uint32_t slot = h->suspects[i], run;
-		if (slot >= h->n_slots || listed(batch, taken, slot) || !running(b, slot, &run))
+		if (slot >= b->n_slots || listed(batch, taken, slot) || !running(b, slot, &run))
 			continue;
 		batch[taken++] = (struct suspect){.slot = slot, .run = run, .progress = board_effective(b, slot)};
 	}

@@ -73,7 +73,7 @@ void web_ready(struct web *w)
 {
 	const struct store *s = w->server->store;
 	if (w->http != NULL)
-		http_ready(w->http, s->model, s->board.header->n_context);
+		http_ready(w->http, s->model, s->board.n_context);
 }
 
 void web_tell(struct web *w, const char *what)

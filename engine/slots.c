@@ -11,7 +11,7 @@
 void slots_init(struct slots *s, const struct segments *segments, const struct tokenizer *tokenizer)
 {
 	*s = (struct slots){.segments = segments, .tokenizer = tokenizer};
-	s->views = xcalloc(segments->board.header->n_slots, sizeof *s->views);
+	s->views = xcalloc(segments->board.n_slots, sizeof *s->views);
 }
 
 static void forget(struct slots *s, uint32_t slot)
@@ -72,7 +72,7 @@ static void store_progress(struct slots *s, uint32_t slot, uint32_t n_kv, uint32
 static void start_progress(struct slots *s, uint32_t slot)
 {
 	const struct board_record *r = board_record(&s->segments->board, slot);
-	uint32_t n_tokens = r->n_from, n_kv = r->kv_from, n_context = s->segments->board.header->n_context;
+	uint32_t n_tokens = r->n_from, n_kv = r->kv_from, n_context = s->segments->board.n_context;
 	if (n_tokens > n_context)
 		n_tokens = n_context;
 	store_progress(s, slot, n_kv < n_tokens ? n_kv : n_tokens, n_tokens);
@@ -88,7 +88,7 @@ static enum board_reason session_over(const struct slots *s, const struct sessio
 {
 	if (fills_only(o))
 		return o->n_kv == o->n_tokens ? BOARD_LENGTH : 0;
-	return ending_reason(&o->ending, &o->record, s->segments->board.header->n_context);
+	return ending_reason(&o->ending, &o->record, s->segments->board.n_context);
 }
 
 static int check_tokens(const int32_t *log, uint32_t n, uint32_t n_vocab, struct err *e)
@@ -114,9 +114,9 @@ static int read_session(const struct slots *s, struct session *o, struct err *e)
 	uint64_t progress = atomic_load_explicit(&b->words[o->slot].progress, memory_order_relaxed);
 	o->n_kv = board_n_kv(progress);
 	o->n_tokens = board_n_tokens(progress);
-	if (o->n_kv > o->n_tokens || o->n_tokens < o->record.n_from || o->n_tokens > b->header->n_context)
+	if (o->n_kv > o->n_tokens || o->n_tokens < o->record.n_from || o->n_tokens > b->n_context)
 		return err_set(e, -EINVAL, "progress of %u computed and %u tokens, from %u, of a context of %u", o->n_kv,
-			       o->n_tokens, o->record.n_from, b->header->n_context);
+			       o->n_tokens, o->record.n_from, b->n_context);
 	const int32_t *log = board_log(b, o->slot);
 	if ((r = check_tokens(log, o->n_tokens, n_vocab, e)) < 0)
 		return r;
@@ -129,7 +129,7 @@ static int read_session(const struct slots *s, struct session *o, struct err *e)
 	for (uint32_t i = o->record.n_given; i < o->n_tokens; i++)
 		ending_take(&o->ending, s->tokenizer, &o->record, log[i]);
 	if (!fills_only(o))
-		speculate_init(&o->speculate, o->record.n_end < b->header->n_context ? o->record.n_end : b->header->n_context);
+		speculate_init(&o->speculate, o->record.n_end < b->n_context ? o->record.n_end : b->n_context);
 	return 0;
 }
 
@@ -150,7 +150,7 @@ static void take(struct slots *s, uint32_t slot, uint32_t run)
 	struct session *o = xcalloc(1, sizeof *o);
 	o->slot = slot;
 	o->run = run;
-	o->pages = xcalloc(s->segments->board.header->n_table, sizeof *o->pages);
+	o->pages = xcalloc(s->segments->board.n_table, sizeof *o->pages);
 	add_running(s, o);
 	if (read_session(s, o, &s->refused) < 0) {
 		err_prefix(&s->refused, "slot %u", slot);
@@ -200,8 +200,8 @@ void slots_scan(struct slots *s)
 {
 	const struct board_header *h = s->segments->board.header;
 	uint32_t n = atomic_load_explicit(&h->n_used, memory_order_acquire);
-	if (n > h->n_slots)
-		n = h->n_slots;
+	if (n > s->segments->board.n_slots)
+		n = s->segments->board.n_slots;
 	for (uint32_t slot = 0; slot < n; slot++)
 		scan_slot(s, slot);
 }
@@ -210,8 +210,8 @@ static int resolve_pages(const struct slots *s, struct session *o, struct err *e
 {
 	const struct board *b = &s->segments->board;
 	uint32_t n = atomic_load_explicit(&b->words[o->slot].n_pages, memory_order_acquire);
-	if (n > b->header->n_table)
-		return err_set(e, -EINVAL, "slot %u: %u pages in a table of %u", o->slot, n, b->header->n_table);
+	if (n > b->n_table)
+		return err_set(e, -EINVAL, "slot %u: %u pages in a table of %u", o->slot, n, b->n_table);
 	const uint32_t *table = board_table(b, o->slot);
 	for (; o->n_pages < n; o->n_pages++) {
 		uint32_t number = table[o->n_pages];
@@ -252,7 +252,7 @@ static void write_heads(const struct slots *s, const struct session *o, uint32_t
 
 uint32_t slots_draft_room(const struct slots *s, const struct session *o)
 {
-	uint32_t end = s->segments->board.header->n_context;
+	uint32_t end = s->segments->board.n_context;
 	if (end > o->record.n_end)
 		end = o->record.n_end;
 	if (end > o->n_pages * PAGE_TOKENS + 1) /* the last token needs no keys and values */
@@ -263,7 +263,7 @@ uint32_t slots_draft_room(const struct slots *s, const struct session *o)
 bool slots_say(struct slots *s, struct session *o, const struct prob *entries, uint32_t n)
 {
 	const struct board_record *r = &o->record;
-	CHECK(o->n_tokens + n <= s->segments->board.header->n_context);
+	CHECK(o->n_tokens + n <= s->segments->board.n_context);
 	int code = probs_write(&s->segments->board, o->slot, r->flags, o->n_tokens - r->n_given, n, entries);
 	stopping_place("engine.say.entries");
 	if (code == 0)
@@ -278,7 +278,7 @@ uint32_t slots_advance(struct slots *s, struct session *o, uint32_t n_kv, const 
 	int32_t *log = board_log(&s->segments->board, o->slot);
 	enum board_reason reason = 0;
 	uint32_t taken = 0;
-	CHECK(o->n_tokens + n <= s->segments->board.header->n_context && (n == 0 || o->n_tokens + n == n_kv + 1));
+	CHECK(o->n_tokens + n <= s->segments->board.n_context && (n == 0 || o->n_tokens + n == n_kv + 1));
 	while (taken < n && !reason) {
 		log[o->n_tokens++] = tokens[taken];
 		stopping_place("engine.advance.token");

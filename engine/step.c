@@ -83,7 +83,7 @@ int step_new(const struct segments *segments, const struct kernels *kernels, con
 	s->kernels = kernels;
 	s->wake = o->wake;
 	struct forward_options options = {.kv = segments->arena.kv, .max_tokens = STEP_TOKENS, .max_spans = BOARD_BATCH,
-		.max_logits = STEP_ROWS, .max_context = segments->board.header->n_context, .threads = o->threads,
+		.max_logits = STEP_ROWS, .max_context = segments->board.n_context, .threads = o->threads,
 		.dense = o->dense};
 	int r = open_tokenizer(s, e);
 	if (r == 0)

@@ -64,11 +64,19 @@ int board_open(void *base, uint64_t size, struct board *ret_board, struct err *e
 		return err_set(e, -EINVAL, "board segment: its geometry does not add up");
 	uint8_t *at = base;
 	*ret_board = (struct board){.header = h,
-				    .words = (void *)(at + h->words_offset),
-				    .tables = (void *)(at + h->tables_offset),
-				    .ring = at + h->ring_offset,
-				    .logs = at + h->logs_offset,
+				    .words = (void *)(at + planned.words_offset),
+				    .tables = (void *)(at + planned.tables_offset),
+				    .ring = at + planned.ring_offset,
+				    .logs = at + planned.logs_offset,
+				    .n_slots = planned.n_slots,
+				    .n_context = planned.n_context,
+				    .n_table = planned.n_table,
+				    .ring_stride = planned.ring_stride,
+				    .log_stride = planned.log_stride,
+				    .probs_offset = planned.probs_offset,
+				    .probs_stride = planned.probs_stride,
 				    .fd = -1};
+	memcpy(ret_board->fixed, h, BOARD_FIXED);
 	return 0;
 }
 
@@ -100,6 +108,11 @@ int board_map(int fd, uint64_t *ret_size, struct board *ret_board, struct err *e
 	*ret_board = b;
 	*ret_size = h.size;
 	return 0;
+}
+
+void board_repair(const struct board *b)
+{
+	memcpy(b->header, b->fixed, BOARD_FIXED);
 }
 
 uint64_t board_effective(const struct board *b, uint32_t slot)
@@ -138,16 +151,16 @@ void board_record_read(const struct board *b, uint32_t slot, struct board_record
 	memcpy((uint8_t *)ret + TERMS, (const uint8_t *)r + TERMS, END - TERMS);
 }
 
-static int record_counts(const struct board_header *h, const struct board_record *r, struct err *e)
+static int record_counts(uint32_t n_context, const struct board_record *r, struct err *e)
 {
 	if (r->version != BOARD_RECORD_VERSION)
 		return err_set(e, -EINVAL, "session record: version %u, this build reads %u", r->version, BOARD_RECORD_VERSION);
 	if (r->name_length == 0 || r->name_length > BOARD_NAME || r->request_length > BOARD_REQUEST)
 		return err_set(e, -EINVAL, "session record: name of %u bytes, request id of %u", r->name_length, r->request_length);
-	if (r->n_given > r->n_from || r->n_from > h->n_context || r->kv_from > r->n_from || r->n_end < r->n_given ||
+	if (r->n_given > r->n_from || r->n_from > n_context || r->kv_from > r->n_from || r->n_end < r->n_given ||
 	    r->n_end - r->n_given > INT32_MAX)
 		return err_set(e, -EINVAL, "session record: given %u, from %u, end %u, computed %u of a context of %u", r->n_given,
-			       r->n_from, r->n_end, r->kv_from, h->n_context);
+			       r->n_from, r->n_end, r->kv_from, n_context);
 	if (r->priority > BOARD_BATCHED)
 		return err_set(e, -EINVAL, "session record: priority %u", r->priority);
 	if (board_top(r->flags) > BOARD_TOP)
@@ -162,7 +175,7 @@ static int record_counts(const struct board_header *h, const struct board_record
 
 int board_record_check(const struct board *b, const struct board_record *record, uint32_t n_vocab, struct err *e)
 {
-	int r = record_counts(b->header, record, e);
+	int r = record_counts(b->n_context, record, e);
 	if (r < 0)
 		return r;
 	for (uint32_t i = 0; i < record->n_biases; i++)

@@ -250,7 +250,12 @@ static_assert(offsetof(struct board_header, ring_head) == 512, "board_header.rin
 static_assert(offsetof(struct board_header, step_expected) == 1608, "board_header.step_expected");
 static_assert(sizeof(struct board_header) <= 4096, "board_header");
 
-/* A mapped board: pointers computed once from a checked header. */
+enum { BOARD_FIXED = offsetof(struct board_header, pad0) }; /* bytes of the header that are constant once an engine runs */
+
+/*
+ * A mapped board: what was computed and copied once from a checked header. Nobody goes by the numbers that stand there later: an
+ * engine gone mad may have written over them.
+ */
 struct board {
 	struct board_header *header;
 	struct board_words *words; /* [n_slots] */
@@ -258,6 +263,9 @@ struct board {
 	uint8_t *ring;             /* [BOARD_RING][ring_stride] */
 	uint8_t *logs;             /* [n_slots][log_stride] */
 	int fd;                    /* of the segment, for what is not mapped; -1: not known */
+	uint32_t n_slots, n_context, n_table, ring_stride;
+	uint64_t log_stride, probs_offset, probs_stride;
+	uint8_t fixed[BOARD_FIXED];
 };
 
 /* Fills the constant part of a header (set id and fingerprint are the caller's). */
@@ -283,29 +291,32 @@ int board_open(void *base, uint64_t size, struct board *ret_board, struct err *e
 
 static inline struct board_record *board_record(const struct board *b, uint32_t slot)
 {
-	return (struct board_record *)(void *)(b->logs + b->header->log_stride * slot);
+	return (struct board_record *)(void *)(b->logs + b->log_stride * slot);
 }
 
 static inline int32_t *board_log(const struct board *b, uint32_t slot)
 {
-	return (int32_t *)(void *)(b->logs + b->header->log_stride * slot + BOARD_RECORD_SIZE);
+	return (int32_t *)(void *)(b->logs + b->log_stride * slot + BOARD_RECORD_SIZE);
 }
 
 static inline uint32_t *board_table(const struct board *b, uint32_t slot)
 {
-	return b->tables + (size_t)b->header->n_table * slot;
+	return b->tables + (size_t)b->n_table * slot;
 }
 
 static inline struct board_row *board_row(const struct board *b, uint64_t index)
 {
-	return (struct board_row *)(void *)(b->ring + (size_t)b->header->ring_stride * (index % BOARD_RING));
+	return (struct board_row *)(void *)(b->ring + (size_t)b->ring_stride * (index % BOARD_RING));
 }
 
 /* Floats that an entry of the rows ring has room for. */
 static inline uint32_t board_payload(const struct board *b)
 {
-	return (b->header->ring_stride - (uint32_t)sizeof(struct board_row)) / (uint32_t)sizeof(float);
+	return (b->ring_stride - (uint32_t)sizeof(struct board_row)) / (uint32_t)sizeof(float);
 }
+
+/* falcond's: the constant part of the header as it was, for the next engine to find. */
+void board_repair(const struct board *b);
 
 /* How far a session is: its progress if the engine has taken the run that `want` names, else where the run starts. */
 uint64_t board_effective(const struct board *b, uint32_t slot);

@@ -55,5 +55,5 @@ void probs_clear(const struct board *b, uint32_t slot)
 {
 	/* A hole that cannot be made keeps memory until the board goes, and nothing else. */
 	if (b->fd >= 0)
-		fallocate(b->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)probs_offset(b, slot), (off_t)b->header->probs_stride);
+		fallocate(b->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)probs_offset(b, slot), (off_t)b->probs_stride);
 }

@@ -39,7 +39,7 @@ uint64_t probs_stride(uint32_t n_context);
 /* Offset of a slot's entries in the segment: of its token at n_given first. */
 static inline uint64_t probs_offset(const struct board *b, uint32_t slot)
 {
-	return b->header->probs_offset + b->header->probs_stride * slot;
+	return b->probs_offset + b->probs_stride * slot;
 }
 
 /*

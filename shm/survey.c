@@ -65,13 +65,13 @@ static int read_state(const struct words *w, struct survey_session *s, struct er
 static int read_extent(const struct board *b, const struct words *w, const struct board_record *r, struct survey_session *s,
 		       struct err *e)
 {
-	uint32_t n_pages = atomic_load_explicit(&b->words[s->slot].n_pages, memory_order_acquire), n_context = b->header->n_context;
+	uint32_t n_pages = atomic_load_explicit(&b->words[s->slot].n_pages, memory_order_acquire), n_context = b->n_context;
 	uint64_t at = board_progress(r->kv_from, r->n_from);
 	if (w->want == w->ready && board_run(w->is) == w->want && board_low(w->is) != BOARD_NEVER)
 		at = atomic_load_explicit(&b->words[s->slot].progress, memory_order_acquire);
 	s->n_tokens = board_n_tokens(at);
 	s->n_kv = board_n_kv(at);
-	if (s->n_tokens > n_context || s->n_kv > s->n_tokens || s->n_tokens < r->n_from || n_pages > b->header->n_table)
+	if (s->n_tokens > n_context || s->n_kv > s->n_tokens || s->n_tokens < r->n_from || n_pages > b->n_table)
 		return err_set(e, -EINVAL, "slot %u: %u tokens, %u computed, %u pages, from %u, of a context of %u", s->slot, s->n_tokens,
 			       s->n_kv, n_pages, r->n_from, n_context);
 	if (!s->published && s->n_kv == 0)
@@ -112,7 +112,7 @@ static int read_session(const struct board *b, uint32_t slot, uint32_t n_vocab, 
 		return code;
 	}
 	uint64_t offset = (uint64_t)((const uint8_t *)at - (const uint8_t *)b->header);
-	if (r.magic != BOARD_RECORD_MAGIC || r.offset != offset || r.capacity != b->header->n_context || r.run < w.ready ||
+	if (r.magic != BOARD_RECORD_MAGIC || r.offset != offset || r.capacity != b->n_context || r.run < w.ready ||
 	    !survey_name_good(r.name, r.name_length))
 		return err_set(e, -EINVAL, "slot %u: its record is no session's", slot);
 	if ((code = read_state(&w, &s, e)) < 0 || (code = read_extent(b, &w, &r, &s, e)) < 0 ||
@@ -196,8 +196,8 @@ static int sort_sessions(const struct board *b, struct survey *v, struct err *e)
 static int read_sessions(const struct board *b, uint32_t n_vocab, struct survey *v, struct err *e)
 {
 	uint32_t n_used = atomic_load_explicit(&b->header->n_used, memory_order_acquire), capacity = 0;
-	if (n_used > b->header->n_slots)
-		return err_set(e, -EINVAL, "%u slots are used, the board has %u", n_used, b->header->n_slots);
+	if (n_used > b->n_slots)
+		return err_set(e, -EINVAL, "%u slots are used, the board has %u", n_used, b->n_slots);
 	for (uint32_t slot = 0; slot < n_used; slot++) {
 		if (atomic_load_explicit(&board_record(b, slot)->ready, memory_order_acquire) == 0)
 			continue;
