@@ -63,11 +63,18 @@ static void set_state(struct sessions *t, struct session *s, enum session_state 
 		activate(t, s);
 }
 
+/* The most tokens that the session will have when its run is over. */
+static uint32_t end_of(const struct sessions *t, const struct session *s)
+{
+	uint32_t end = s->n_end > s->n_tokens ? s->n_end : s->n_tokens;
+	return end < t->board.n_context ? end : t->board.n_context;
+}
+
 /* What the owner's running sessions may need and wait for, as counters. */
-static void account(struct session *s)
+static void account(const struct sessions *t, struct session *s)
 {
 	bool running = session_running(s) && !s->dropped;
-	uint64_t reserved = running ? run_pages(s->n_end > s->n_tokens ? s->n_end : s->n_tokens) : 0;
+	uint64_t reserved = running ? run_pages(end_of(t, s)) : 0;
 	uint32_t known = s->state == SESSION_FOLLOWING ? s->n_coming * PAGE_TOKENS : s->n_kv;
 	uint64_t queued = running && s->n_tokens > known + 1 ? s->n_tokens - known : 0;
 	s->owner->pages += reserved - s->reserved;
@@ -79,8 +86,7 @@ static void account(struct session *s)
 /* Pages that the session should hold by now: those of its tokens and two ahead, none beyond the run's end. */
 static uint32_t pages_wanted(const struct sessions *t, const struct session *s)
 {
-	uint32_t end = s->n_end > s->n_tokens ? s->n_end : s->n_tokens, context = t->board.n_context;
-	uint32_t ahead = run_pages(s->n_tokens) + 2, most = run_pages(end < context ? end : context);
+	uint32_t ahead = run_pages(s->n_tokens) + 2, most = run_pages(end_of(t, s));
 	return ahead < most ? ahead : most;
 }
 
@@ -250,7 +256,7 @@ static void start_waiting(struct sessions *t)
 			t->load(t->arg, first);
 		else
 			begin(t, first, &h);
-		account(first);
+		account(t, first);
 	}
 }
 
@@ -262,7 +268,7 @@ void run_loaded(struct sessions *t, struct session *s, uint32_t n_kv)
 	share_restored(t, s);
 	if (s->state == SESSION_WAITING && !t->draining)
 		publish(t, s);
-	account(s);
+	account(t, s);
 }
 
 void run_hold(struct sessions *t, struct session *s)
@@ -271,7 +277,7 @@ void run_hold(struct sessions *t, struct session *s)
 	s->started = ++t->next_started;
 	commit(t, s);
 	set_state(t, s, SESSION_PAUSED);
-	account(s);
+	account(t, s);
 }
 
 void run_start(struct sessions *t, struct session *s)
@@ -293,7 +299,7 @@ void run_start(struct sessions *t, struct session *s)
 	} else {
 		begin(t, s, &h);
 	}
-	account(s);
+	account(t, s);
 }
 
 /*
@@ -322,7 +328,7 @@ static void end_run(struct sessions *t, struct session *s, enum board_reason rea
 		run_rest(t, s);
 	s->cancelling = s->starved = false;
 	t->unsettled |= t->n_waiting > 0 || t->arena->n_free == 0;
-	account(s);
+	account(t, s);
 	if (!s->releasing)
 		deactivate(t, s);
 }
@@ -336,7 +342,7 @@ static void closed(struct sessions *t, struct session *s)
 	stopping_place("falcond.close.pages");
 	atomic_store_explicit(&t->board.words[s->slot].want, board_word(s->run, BOARD_NONE), memory_order_release);
 	stopping_place("falcond.close.none");
-	account(s);
+	account(t, s);
 	if (s->state == SESSION_IDLE || s->dropped)
 		deactivate(t, s);
 	if (s->dropped)
@@ -367,7 +373,7 @@ void run_drop(struct sessions *t, struct session *s)
 	t->gone(t->arg, s);
 	if (s->state == SESSION_WAITING || s->state == SESSION_FOLLOWING)
 		set_state(t, s, SESSION_IDLE);
-	account(s);
+	account(t, s);
 	if (!s->releasing)
 		run_release(t, s);
 	settle(t);
@@ -508,7 +514,7 @@ static void look(struct sessions *t, struct session *s)
 			run_release(t, s); /* nobody continues it */
 		moved = true;
 	} else if (session_running(s) && !s->releasing) {
-		account(s);
+		account(t, s);
 		grant(t, s);
 	}
 	if (moved && !s->dropped)
@@ -589,7 +595,7 @@ void run_adopt(struct sessions *t, struct session *s, const struct survey_sessio
 	}
 	share_add(t, s);
 	t->unsettled = true;
-	account(s);
+	account(t, s);
 }
 
 void run_restore(struct sessions *t, struct session *s, bool running)

@@ -90,6 +90,28 @@ static void an_owner_has_no_more_than_the_limits(void **state)
 	daemon_clean(&d);
 }
 
+/* With an engine that stands still, so that no run ends meanwhile. The context has room for 64 pages. */
+static void a_run_counts_for_no_more_pages_than_the_context_lets_it_have(void **state)
+{
+	(void)state;
+	struct daemon d;
+	daemon_start(&d, "limits:\n  pages: 130\n");
+	int c = wire_open(d.path);
+	json_t *status = wire_ask(c, "{\"op\":\"status\"}");
+	pid_t engine = (pid_t)json_integer_value(json_object_get(json_object_get(status, "engine"), "pid"));
+	json_decref(status);
+	assert_int_equal(kill(engine, SIGSTOP), 0);
+	for (int i = 1; i <= 3; i++) {
+		json_t *r = wire_ask(c, "{\"op\":\"generate\",\"session\":\"%d\",\"request_id\":\"%d\",\"ids\":[1],\"n\":2147483647}", i, i);
+		assert_string_equal(code_of(r), i < 3 ? "none" : "no_memory");
+		json_decref(r);
+	}
+	assert_int_equal(kill(engine, SIGCONT), 0);
+	close(c);
+	assert_int_equal(daemon_stop(&d), 0);
+	daemon_clean(&d);
+}
+
 /* Another user, who may do what the first one's limits refuse: 0, or which check failed. */
 static int unaffected(const struct daemon *d)
 {
@@ -253,6 +275,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_owner_has_no_more_than_the_limits),
+		cmocka_unit_test(a_run_counts_for_no_more_pages_than_the_context_lets_it_have),
 		cmocka_unit_test(what_one_owner_is_refused_another_may_do),
 		cmocka_unit_test(one_request_too_many_is_refused_and_those_that_wait_are_not),
 		cmocka_unit_test(a_run_that_nobody_reads_is_paused_and_goes_on_when_somebody_does),
