@@ -11,13 +11,13 @@
 #include "shm/probs.h"
 #include "shm/survey.h"
 
-enum { ALIGN = 4096 };
+enum { ALIGN = 4096, CONTEXT_MOST = 1 << 24 }; /* as board_open() has it */
 
 /* Whether a record stands at this offset of a segment of `size` bytes, as one that can be read safely. */
 static bool is_record(const struct board_record *r, uint64_t at, uint64_t size)
 {
 	return r->magic == BOARD_RECORD_MAGIC && r->version == BOARD_RECORD_VERSION && r->ready != 0 && r->offset == at &&
-	       r->capacity <= (size - at - BOARD_RECORD_SIZE) / sizeof(int32_t);
+	       r->capacity <= CONTEXT_MOST && r->capacity <= (size - at - BOARD_RECORD_SIZE) / sizeof(int32_t);
 }
 
 /* Where the record says that they stand; entries that are not this session's name other tokens and are told as null. */

@@ -212,6 +212,16 @@ static bool inside(uint64_t offset, uint64_t size, uint64_t align, uint64_t whol
 	return offset % align == 0 && offset >= WEIGHTS_HEADER_SIZE && offset <= whole && size <= whole - offset;
 }
 
+/* ASCII as the packer writes it: it goes to clients, whose JSON takes no other bytes. */
+static bool is_name(const char *name, size_t size)
+{
+	size_t n = strnlen(name, size);
+	for (size_t i = 0; i < n; i++)
+		if (name[i] < 0x20 || name[i] > 0x7e)
+			return false;
+	return n < size;
+}
+
 int weights_check(const void *image, uint64_t size, struct err *e)
 {
 	const struct weights_header *h = image;
@@ -225,8 +235,8 @@ int weights_check(const void *image, uint64_t size, struct err *e)
 	if (h->size != size || size % WEIGHTS_ALIGN)
 		return err_set(e, -EINVAL, "weights image: %llu bytes, its header says %llu", (unsigned long long)size,
 			       (unsigned long long)h->size);
-	if (memchr(h->name, '\0', sizeof h->name) == NULL)
-		return err_set(e, -EINVAL, "weights image: the model's name has no end");
+	if (!is_name(h->name, sizeof h->name))
+		return err_set(e, -EINVAL, "weights image: the model's name is not printable, or has no end");
 	int r = weights_check_hparams(&h->hparams, e);
 	if (r < 0) {
 		err_prefix(e, "weights image");

@@ -502,6 +502,14 @@ static void the_bundled_model_becomes_an_image_that_is_accepted(void **state)
 	assert_int_equal(weights_find(p.image, WEIGHTS_Q, 5)->type, WEIGHTS_Q8_0);
 	assert_null(weights_find(p.image, WEIGHTS_HEAD, 0));
 	assert_non_null(strstr(p.status, "progress 100\n"));
+	struct weights_header *liar = malloc(p.size); /* an image that somebody else made */
+	memcpy(liar, p.image, p.size);
+	memcpy(liar->name, "\xff\xfe", 3);
+	assert_int_equal(weights_check(liar, p.size, &e), -EINVAL);
+	assert_non_null(strstr(e.what, "name"));
+	memset(liar->name, 'x', sizeof liar->name);
+	assert_int_equal(weights_check(liar, p.size, &e), -EINVAL);
+	free(liar);
 	packed_done(&p);
 }
 
