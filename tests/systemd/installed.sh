@@ -43,8 +43,8 @@ install_into() { # FOLDER
 	}
 }
 
-find_installed() { # FOLDER NAME: its path below the folder, from /; a completion is called as its program is
+find_installed() { # FOLDER NAME: the file's path below the folder, from /; a completion is called as its program is
 	local found
-	found=$(find "$1" -name "$2" -not -path '*/completions/*')
+	found=$(find "$1" -type f -name "$2" -not -path '*/completions/*')
 	[ -n "$found" ] && echo "${found#"$1"}"
 }
