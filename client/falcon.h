@@ -101,7 +101,7 @@ struct falcon_run {
 /* Makes a session ("session" of the request: its name; without one the daemon names it) and starts a run. */
 FALCON_API int falcon_generate(struct falcon *f, struct falcon_request *r, struct falcon_run *ret, struct falcon_error *e);
 
-/* Puts the prompt at position `at`, the end of a session, and starts its next run. */
+/* Puts the prompt at position `at`, the end of a session, and starts its next run; a request without one goes on from there. */
 FALCON_API int falcon_append(struct falcon *f, const char *session, uint32_t at, struct falcon_request *r, struct falcon_run *ret,
 			     struct falcon_error *e);
 

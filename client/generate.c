@@ -38,6 +38,7 @@ struct generation {
 	struct falcon_request *request;
 	const char *name; /* of the session, or NULL */
 	bool json, ids;
+	bool goes_on;     /* there is no prompt: the session continues where it is */
 	struct falcon_run run;
 	struct buf text;      /* with json */
 	struct ids generated; /* with json or ids */
@@ -56,10 +57,14 @@ static int take_prompt(const struct arguments *a, struct generation *g)
 	int rc = console_prompt(a->n_positional ? a->positional[0] : NULL, &prompt) < 0 ? COMMAND_FAILED : 0;
 	if (rc == 0 && g->ids)
 		rc = console_ids(prompt.data, prompt.length, &ids) < 0 ? COMMAND_FAILED : 0;
-	if (rc == 0 && g->ids)
+	g->goes_on = g->name != NULL && (g->ids ? ids.length : prompt.length) == 0;
+	if (rc != 0 || g->goes_on)
+		goto out;
+	if (g->ids)
 		falcon_set_ids(g->request, "ids", ids.data, ids.length, NULL);
-	else if (rc == 0 && falcon_set_text(g->request, "prompt", prompt.data, prompt.length, &e) < 0)
+	else if (falcon_set_text(g->request, "prompt", prompt.data, prompt.length, &e) < 0)
 		rc = command_fail(&e);
+out:
 	ids_done(&ids);
 	buf_done(&prompt);
 	return rc;
@@ -88,6 +93,14 @@ int64_t command_session_length(struct falcon *f, const char *name, struct falcon
 	return length;
 }
 
+static int no_session(const struct generation *g, struct falcon_error *e)
+{
+	snprintf(e->code, sizeof e->code, "no_session");
+	snprintf(e->message, sizeof e->message, "there is no session \"%s\" to go on with, and no prompt to begin it", g->name);
+	e->hint[0] = '\0';
+	return -1;
+}
+
 static int start(struct generation *g, struct falcon_error *e)
 {
 	int64_t at = -1;
@@ -95,6 +108,8 @@ static int start(struct generation *g, struct falcon_error *e)
 		at = command_session_length(g->f, g->name, e);
 		if (at == -2)
 			return -1;
+		if (at == -1 && g->goes_on)
+			return no_session(g, e);
 	}
 	g->asked_ns = clock_ns();
 	if (at >= 0) {
@@ -276,7 +291,8 @@ const struct command command_generate = {
 	.synopsis = "[PROMPT]",
 	.help = "Continues a text",
 	.details = "The prompt is the argument, standard input, or both: the argument first, joined by a newline. One trailing newline\n"
-		   "of standard input is removed. Only the continuation is printed, as it comes.\n\n"
+		   "of standard input is removed. Only the continuation is printed, as it comes. An empty prompt lets the session of\n"
+		   "--session go on where it ended.\n\n"
 		   "--json prints {session, text, ids, n_prompt, n_cached, n_generated, finish, seed, prefill_ms, decode_ms, ttft_ms}:\n"
 		   "with --logprobs also {logprobs: [number, ...], top_logprobs: [[[id, number], ...], ...]}, one for each id.\n"
 		   "prefill_ms from the request's acceptance to the first token, decode_ms from there to the last one, ttft_ms from the\n"

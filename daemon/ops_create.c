@@ -253,9 +253,11 @@ void op_generate(struct request *q)
 		request_work(q, ops_heavy(q), ops_make_ids, generate);
 }
 
-/* Whether the tokens stand at `at` already: the append was done before. */
+/* Whether the tokens stand at `at` already, or the run that goes on without any began there: the append was done before. */
 static bool appended(const struct request *q, const struct session *s)
 {
+	if (q->ids.length == 0)
+		return q->in.at == s->n_given && (session_running(s) || q->in.at < s->n_tokens);
 	uint64_t end = (uint64_t)q->in.at + q->ids.length;
 	return q->in.at < s->n_tokens && end <= s->n_tokens &&
 	       memcmp(board_log(&q->server->sessions.board, s->slot) + q->in.at, q->ids.data, q->ids.length * sizeof *q->ids.data) == 0;
@@ -318,8 +320,12 @@ void op_append(struct request *q)
 	const struct session *s = ops_find(q);
 	if (s == NULL)
 		return;
-	if (q->in.at > 0 && q->in.at <= s->n_tokens)
-		q->before = board_log(&q->server->sessions.board, s->slot)[q->in.at - 1];
+	if (ipc_prompts(&q->in) == 0) {
+		append(q);
+		return;
+	}
+	for (uint32_t i = q->in.at > TEMPLATE_BEFORE ? q->in.at - TEMPLATE_BEFORE : 0; q->in.at <= s->n_tokens && i < q->in.at; i++)
+		ids_add(&q->before, board_log(&q->server->sessions.board, s->slot)[i]);
 	request_work(q, ops_heavy(q), ops_make_ids, append);
 }
 

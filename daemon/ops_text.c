@@ -64,7 +64,7 @@ static int put_into_template(const struct request *q, const struct tokenizer *t,
 		messages[i] = (struct template_message){(enum template_role)template_role(m->role.data, m->role.length), m->content.data,
 							m->content.length};
 	}
-	int r = template_chat(p, t, q->before, messages, n, ids, e);
+	int r = template_chat(p, t, &q->before, messages, n, ids, e);
 	free(messages);
 	return r;
 }

@@ -19,6 +19,7 @@ static void request_free(struct request *q)
 	q->owner->requests--;
 	ipc_request_done(&q->in); /* zeroes, if it was not decoded */
 	ids_done(&q->ids);
+	ids_done(&q->before);
 	buf_done(&q->chunk);
 	buf_done(&q->text);
 	json_decref(q->made);
@@ -84,7 +85,6 @@ static struct request *open_request(struct server *s, uint64_t owner)
 {
 	struct request *q = xcalloc(1, sizeof *q);
 	q->server = s;
-	q->before = -1;
 	q->owner = owner_get(&s->owners, owner);
 	q->owner->requests++;
 	s->metrics.requests++;

@@ -29,7 +29,7 @@ struct request {
 	bool decoded;              /* in is filled */
 	struct ipc_request in;
 
-	int32_t before;            /* the token that an appended prompt follows, -1: none */
+	struct ids before;         /* the tokens that an appended prompt follows, the last of them */
 	struct ids ids;            /* tokens of the prompt, once made */
 	struct ipc_error error;    /* of making them */
 	int result;                /* of making them, or of whatever a thread does: 0 or -1 */

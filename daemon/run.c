@@ -170,8 +170,9 @@ static void publish(struct sessions *t, struct session *s)
 	if (s->is_new) {
 		s->owner->cached += s->n_kv;
 		t->cached += s->n_kv;
-		t->begun += !(s->flags & BOARD_SCORE);
-		t->begun_cached += s->n_kv > 0;
+		bool first = s->n_given == s->first_given && !(s->flags & BOARD_SCORE);
+		t->begun += first;
+		t->begun_cached += first && s->n_kv > 0;
 	}
 	s->is_new = false;
 	stopping_place("falcond.publish.record");

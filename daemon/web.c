@@ -61,7 +61,8 @@ int web_open(struct web *w, struct err *e)
 	int n = find_handed(w->inherited, fds, e), r = n < 0 ? n : 0;
 	struct http_options o = {.loop = w->loop, .listen = c->http.listen, .keys = c->http.keys, .mode = w->auth->socket_mode,
 				 .group = w->auth->socket_group, .handed = fds, .n_handed = n > 0 ? (unsigned)n : 0, .hold_ms = HOLD_MS,
-				 .unready = "the model is being loaded; ask again", .max_bytes = c->limits.message, .admin = is_admin,
+				 .unready = "the model is being loaded; ask again", .max_bytes = c->limits.message, .limits = http_limits,
+				 .admin = is_admin,
 				 .ask = ask, .metrics = metrics, .token = token, .arg = w};
 	if (n > 0 || (n == 0 && c->http.listen != NULL))
 		r = http_open(&o, &w->http, e);
@@ -132,7 +133,8 @@ void web_pause(const struct inherited *in, unsigned ms)
 	int *fds = xcalloc(in->n + 1, sizeof *fds);
 	int n = find_handed(in, fds, &e);
 	uv_loop_init(&loop);
-	struct http_options o = {.loop = &loop, .handed = fds, .n_handed = n > 0 ? (unsigned)n : 0, .max_bytes = 1 << 20, .admin = nobody,
+	struct http_options o = {.loop = &loop, .handed = fds, .n_handed = n > 0 ? (unsigned)n : 0, .max_bytes = 1 << 20,
+				 .limits = http_limits, .admin = nobody,
 				 .unready = could_not_start};
 	if (http_open(&o, &h, &e) < 0)
 		log_error("%s", e.what);

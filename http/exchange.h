@@ -39,6 +39,7 @@ struct http {
 	unsigned n_listeners;
 	char *model;                /* NULL: not ready */
 	uint32_t context;
+	uv_timer_t sweep;           /* now and then, for clients that never end their request */
 	uv_timer_t held;            /* for the first that has waited too long */
 	uv_async_t wake;            /* answers wait, or libmicrohttpd has something to do */
 	struct asks answered;

@@ -17,11 +17,12 @@
 #include "http/listen.h"
 #include "http/routes.h"
 
-enum {
-	CONNECTIONS = 2048,      /* open at once, at one address */
-	IDLE_S = 60,             /* a client that says nothing, or takes nothing, for so long */
-	HEADER_BYTES = 64 << 10, /* request line and headers of one request */
-};
+const struct http_limits http_limits = {.connections = 4096, .connections_uid = 1024, .idle_s = 60, .request_s = 120,
+					.head_bytes = 64 << 10};
+
+enum { SWEEP_MS = 1000 };
+
+TAILQ_HEAD(peers, peer);
 
 struct listener {
 	struct http *http;
@@ -29,6 +30,18 @@ struct listener {
 	char *address; /* NULL: handed over */
 	uv_poll_t poll;
 	uv_timer_t timer;
+	struct peers peers;
+};
+
+/*
+ * A connection, from its beginning to its end. libmicrohttpd knows when a client was last heard of; who sends a byte now and then is
+ * heard of for ever, so the time that a request takes to come is measured here.
+ */
+struct peer {
+	int fd;
+	uid_t uid;      /* (uid_t)-1: it is not told */
+	uint64_t since; /* uv_now() since when a request is awaited; 0: one is being answered */
+	TAILQ_ENTRY(peer) link;
 };
 
 int http_check_handed(int fd, struct err *e)
@@ -81,6 +94,58 @@ static void on_wake(uv_async_t *async)
 	}
 	for (unsigned i = 0; i < h->n_listeners; i++)
 		turn(&h->listeners[i]);
+}
+
+static void shut(const struct peer *p)
+{
+	shutdown(p->fd, SHUT_RDWR); /* libmicrohttpd sees its end and closes it */
+}
+
+static void on_sweep(uv_timer_t *timer)
+{
+	struct http *h = timer->data;
+	uint64_t now = uv_now(h->options.loop), most = h->options.limits.request_s * UINT64_C(1000);
+	for (unsigned i = 0; i < h->n_listeners; i++) {
+		const struct peer *p;
+		TAILQ_FOREACH (p, &h->listeners[i].peers, link)
+			if (p->since != 0 && now - p->since >= most)
+				shut(p);
+	}
+}
+
+static void peer_begins(struct listener *l, struct MHD_Connection *connection, void **ret)
+{
+	const struct http *h = l->http;
+	struct peer *p = xcalloc(1, sizeof *p), *other;
+	unsigned n = 0;
+	p->fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+	p->since = uv_now(h->options.loop);
+	p->uid = identity_of_socket(p->fd);
+	TAILQ_FOREACH (other, &l->peers, link)
+		n += other->uid == p->uid;
+	if (p->uid != (uid_t)-1 && n >= h->options.limits.connections_uid)
+		shut(p);
+	TAILQ_INSERT_TAIL(&l->peers, p, link);
+	*ret = p;
+}
+
+static void on_connection(void *arg, struct MHD_Connection *connection, void **of_socket, enum MHD_ConnectionNotificationCode what)
+{
+	struct listener *l = arg;
+	struct peer *p = *of_socket;
+	if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+		peer_begins(l, connection, of_socket);
+	} else if (p != NULL) {
+		TAILQ_REMOVE(&l->peers, p, link);
+		free(p);
+		*of_socket = NULL;
+		uv_async_send(&l->http->wake); /* at its limit libmicrohttpd does not listen: a turn more, and it does again */
+	}
+}
+
+static struct peer *peer_of(struct MHD_Connection *connection)
+{
+	return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
 }
 
 /* Finds out who asks. False: a response says why not. */
@@ -192,10 +257,12 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 		const char *rest, *allowed;
 		const struct route *route = routes_find(method, path, &rest, &allowed);
 		if (h->model == NULL && !route->open) {
+			peer_of(connection)->since = 0;
 			hold(x);
 			return MHD_YES;
 		}
 		x->taken = true;
+		peer_of(connection)->since = 0;
 		route->handle(x, rest);
 	}
 	if (x->status != 0)
@@ -206,11 +273,11 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 
 static void on_completed(void *arg, struct MHD_Connection *connection, void **con_cls, enum MHD_RequestTerminationCode why)
 {
+	struct listener *l = arg;
 	struct exchange *x = *con_cls;
-	(void)arg;
-	(void)connection;
 	(void)why;
 	*con_cls = NULL;
+	peer_of(connection)->since = uv_now(l->http->options.loop);
 	if (x != NULL)
 		exchange_leave(x);
 }
@@ -226,11 +293,14 @@ static void no_log(void *arg, const char *format, va_list args)
 static int serve(struct http *h, int fd, struct listen_at a, struct err *e)
 {
 	struct listener *l = &h->listeners[h->n_listeners];
+	const struct http_limits *limits = &h->options.limits;
 	l->http = h;
+	TAILQ_INIT(&l->peers);
 	l->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, l,
 				     MHD_OPTION_EXTERNAL_LOGGER, no_log, NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED,
-				     on_completed, NULL, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
-				     (unsigned)IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADER_BYTES, MHD_OPTION_END);
+				     on_completed, l, MHD_OPTION_NOTIFY_CONNECTION, on_connection, l, MHD_OPTION_CONNECTION_LIMIT,
+				     limits->connections, MHD_OPTION_CONNECTION_TIMEOUT, limits->idle_s,
+				     MHD_OPTION_CONNECTION_MEMORY_LIMIT, limits->head_bytes, MHD_OPTION_END);
 	if (l->daemon == NULL) {
 		close(fd);
 		return err_set(e, -EIO, "http: libmicrohttpd cannot serve %.*s", (int)a.length, a.length ? a.text : "");
@@ -272,7 +342,9 @@ int http_open(const struct http_options *o, struct http **ret, struct err *e)
 	TAILQ_INIT(&h->all);
 	uv_async_init(o->loop, &h->wake, on_wake);
 	uv_timer_init(o->loop, &h->held);
-	h->wake.data = h->held.data = h;
+	uv_timer_init(o->loop, &h->sweep);
+	uv_timer_start(&h->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
+	h->wake.data = h->held.data = h->sweep.data = h;
 	*ret = h; /* a failure in the middle is ended like everything else */
 	int r = identity_load(h->keys, o->keys, e);
 	if (r == 0)
@@ -311,6 +383,7 @@ void http_stop(struct http *h, const char *why)
 		return;
 	h->stopping = true;
 	h->options.unready = why;
+	uv_timer_stop(&h->sweep);
 	TAILQ_FOREACH (x, &h->all, link)
 		if (x->held_until != 0 && !x->taken && x->status == 0)
 			refuse_unready(x);

@@ -23,6 +23,16 @@ struct http;
 /* Takes a reply and its reference, later or at once; NULL: falcond stops. */
 typedef void http_answer(void *arg, json_t *reply);
 
+/* What a client may take up. Those that are slow, half-open or many are cut off by these and hold nobody else up. */
+struct http_limits {
+	unsigned connections;     /* open at once, at one address; */
+	unsigned connections_uid; /* of them of one uid, where a connection tells it, that is, on Unix sockets */
+	unsigned idle_s;          /* that a client may say or take nothing */
+	unsigned request_s;       /* that he may take to send a request, head and body */
+	size_t head_bytes;        /* of a request line and headers */
+};
+extern const struct http_limits http_limits; /* the usual ones */
+
 struct http_options {
 	uv_loop_t *loop;
 	const char *listen;    /* addresses with blanks between: unix:PATH, 127.0.0.1:PORT, [::1]:PORT */
@@ -34,6 +44,7 @@ struct http_options {
 	unsigned hold_ms;      /* that a request at one of these waits for http_ready(); at an address it is refused at once */
 	const char *unready;   /* what it is told then; a constant */
 	uint64_t max_bytes;    /* of a body */
+	struct http_limits limits;
 	bool (*admin)(void *arg, uid_t uid);
 	void (*ask)(void *arg, uint64_t owner, bool admin, json_t *request, http_answer *answer, void *answer_arg);
 	void (*metrics)(void *arg, struct buf *out); /* appends all in Prometheus' text format */
@@ -58,8 +69,8 @@ void http_ready(struct http *h, const char *model, uint32_t context);
 void http_tell(struct http *h, const char *what);
 
 /*
- * Closes the sockets and lets go of every client, in mid-answer too; who waits for a model is told why, a constant. What was asked is still answered to it: run the loop until
- * http_stopped(), then free it by http_free().
+ * Closes the sockets and lets go of every client, in mid-answer too; who waits for a model is told why, a constant. What was
+ * asked is still answered to it: run the loop until http_stopped(), then free it by http_free().
  */
 void http_stop(struct http *h, const char *why);
 bool http_stopped(const struct http *h);

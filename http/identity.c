@@ -132,6 +132,13 @@ static uid_t find_connection(const char *table, const char *local, const char *r
 	return found;
 }
 
+uid_t identity_of_socket(int fd)
+{
+	struct ucred peer;
+	socklen_t size = sizeof peer;
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.uid : (uid_t)-1;
+}
+
 uid_t identity_of_peer(int fd, bool *ret_tcp)
 {
 	struct sockaddr_storage ours, theirs;
@@ -140,12 +147,9 @@ uid_t identity_of_peer(int fd, bool *ret_tcp)
 	*ret_tcp = true;
 	if (getsockname(fd, (struct sockaddr *)&ours, &n) < 0)
 		return (uid_t)-1;
-	if (ours.ss_family == AF_UNIX) {
-		struct ucred peer;
-		socklen_t size = sizeof peer;
-		*ret_tcp = false;
-		return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.uid : (uid_t)-1;
-	}
+	*ret_tcp = ours.ss_family != AF_UNIX;
+	if (!*ret_tcp)
+		return identity_of_socket(fd);
 	if (getpeername(fd, (struct sockaddr *)&theirs, &m) < 0 || !print_end(&ours, here, sizeof here) ||
 	    !print_end(&theirs, there, sizeof there))
 		return (uid_t)-1;

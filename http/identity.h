@@ -35,6 +35,9 @@ uint64_t identity_of_key(const struct identity_keys *k, const char *header, bool
 /* The uid at the other end of a connected socket, (uid_t)-1 if the kernel does not say. tcp: it is no Unix socket. */
 uid_t identity_of_peer(int fd, bool *ret_tcp);
 
+/* The same of a Unix socket; (uid_t)-1 of others. */
+uid_t identity_of_socket(int fd);
+
 /* Whether a request over TCP with these headers (NULL: absent) came for this machine and from none but its own pages. */
 bool identity_is_local(const char *host, const char *origin);
 

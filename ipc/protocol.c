@@ -443,12 +443,15 @@ static int take_fields(json_t *root, struct ipc_request *r, struct ipc_error *e)
 static int check_together(const struct ipc_request *r, struct ipc_error *e)
 {
 	const struct ipc_op_info *op = &ipc_ops[r->op];
-	bool prompt = ipc_has(r, IPC_F_PROMPT), ids = ipc_has(r, IPC_F_IDS), messages = ipc_has(r, IPC_F_MESSAGES);
-	int given = prompt + ids + messages;
+	bool ids = ipc_has(r, IPC_F_IDS);
+	unsigned given = ipc_prompts(r);
 	if (op->optional >> IPC_F_PROMPT & 1) {
-		if (given != 1)
-			return ipc_error_set(e, IPC_BAD_REQUEST, "operation %s needs one of `prompt`, %s`ids`, got %d of them", op->name,
+		if (given != 1 && !(given == 0 && r->op == IPC_APPEND))
+			return ipc_error_set(e, IPC_BAD_REQUEST, "operation %s %s one of `prompt`, %s`ids`, got %u of them", op->name,
+					     r->op == IPC_APPEND ? "takes at most" : "needs",
 					     op->optional >> IPC_F_MESSAGES & 1 ? "`messages`, " : "", given);
+		if (given == 0 && ipc_has(r, IPC_F_TEMPLATE))
+			return ipc_error_set(e, IPC_BAD_REQUEST, "field `template` puts a `prompt` into a template, and there is none");
 		if (ids && r->ids.length == 0)
 			return ipc_error_set(e, IPC_BAD_REQUEST, "field `ids`: expected at least one token id, got none");
 		if (ids && ipc_has(r, IPC_F_TEMPLATE))

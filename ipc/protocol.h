@@ -104,7 +104,7 @@ int ipc_error_set(struct ipc_error *e, enum ipc_code code, const char *format, .
 
 /*
  * Decodes one message (JSON of any bytes). 0, or -1 with e: what is wrong, in which field. Unknown fields are an error, as is a
- * duplicate key, a whole number written 1.0 or 1e3, invalid UTF-8, a prompt and ids both, or neither. A name that is to be
+ * duplicate key, a whole number written 1.0 or 1e3, invalid UTF-8, a prompt and ids both, or neither (but for append). A name that is to be
  * made (session of generate, new of fork) is a plain one, without ~ or UID:. Never reads beyond [bytes, bytes + length).
  * ret is untouched on failure; on success the caller ends it with ipc_request_done(). ipc_decode_json() takes parsed JSON instead,
  * and the reference to it in any case.
@@ -112,6 +112,12 @@ int ipc_error_set(struct ipc_error *e, enum ipc_code code, const char *format, .
 int ipc_decode_json(json_t *root, struct ipc_request *ret, struct ipc_error *e);
 int ipc_decode(const char *bytes, size_t length, struct ipc_request *ret, struct ipc_error *e);
 void ipc_request_done(struct ipc_request *r);
+
+/* How many of `prompt`, `messages` and `ids` are there. */
+static inline unsigned ipc_prompts(const struct ipc_request *r)
+{
+	return (unsigned)ipc_has(r, IPC_F_PROMPT) + ipc_has(r, IPC_F_MESSAGES) + ipc_has(r, IPC_F_IDS);
+}
 
 /* {"error":{"code","message","hint"}} */
 json_t *ipc_error_json(const struct ipc_error *e);

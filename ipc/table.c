@@ -77,7 +77,7 @@ const struct ipc_op_info ipc_ops[IPC_OPS] = {
 			  "makes a session from a prompt and starts a run; the answer comes at once, the text by `next`"},
 	[IPC_APPEND] = {"append", F(SESSION) | F(AT), CONVERSATION | F(SPECIAL) | SAMPLING | F(LOGPROBS),
 			"{session, cursor, n_given, n_cached, seed}",
-			"puts more text at the end of a session and starts its next run; what is left out stays as it was"},
+			"puts more text, or none, at the end of a session and starts its next run; what is left out stays as it was"},
 	[IPC_NEXT] = {"next", F(SESSION) | F(CURSOR), F(WAIT_MS), "{ids, text, cursor, done, finish?, computed?, logprobs?, top_logprobs?}",
 		      "everything after the cursor, as soon as there is something or at the wait's end"},
 	[IPC_CANCEL] = {"cancel", F(SESSION), 0, "{cursor}", "ends the run; the session stays"},

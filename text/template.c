@@ -128,15 +128,40 @@ static void trim(const char **text, size_t *length)
 		(*length)--;
 }
 
-static int put_message(struct writer *w, const struct template *p, const struct template_message *m, struct err *e)
+/* head: what stands before the message. */
+static int put_message(struct writer *w, const struct template *p, const char *head, const struct template_message *m, struct err *e)
 {
 	const char *text = m->text;
 	size_t length = m->length;
-	int r = put(w, p->head[m->role], e);
+	int r = put(w, head, e);
 	if (p->trims)
 		trim(&text, &length);
 	buf_add(&w->plain, text, length);
 	return r < 0 ? r : put(w, p->end, e);
+}
+
+/*
+ * What is still to stand before the user's message where the tokens before end in `stop`, that is, where the model has written the
+ * head's words itself. NULL: they do not.
+ */
+static const char *rest_of_head(const struct writer *w, const struct template *p, const struct ids *before)
+{
+	struct buf tail = {0};
+	size_t length, n = p->stop ? strlen(p->stop) : 0, from = before->length > TEMPLATE_BEFORE ? before->length - TEMPLATE_BEFORE : 0;
+	for (size_t i = from; i < before->length; i++) {
+		const char *bytes = tokenizer_bytes(w->t, before->data[i], &length);
+		buf_add(&tail, bytes, bytes ? length : 0);
+	}
+	const char *text = tail.data ? tail.data : "";
+	for (length = tail.length; length > n && (text[length - 1] == ' ' || text[length - 1] == '\n');)
+		length--;
+	const char *rest = NULL;
+	if (n > 0 && length >= n && memcmp(text + length - n, p->stop, n) == 0) {
+		const char *label = p->stop + strspn(p->stop, "\n");
+		rest = length < tail.length ? "" : strstr(p->head[TEMPLATE_USER], label) + strlen(label);
+	}
+	buf_done(&tail);
+	return rest;
 }
 
 /* Ends the answer before the messages; its last token may be the end's first already. */
@@ -147,23 +172,25 @@ static int put_end(struct writer *w, const struct template *p, int32_t before, s
 	return put(w, id >= 0 && id == before ? p->end + length : p->end, e);
 }
 
-static int put_all(struct writer *w, const struct template *p, int32_t before, const struct template_message *messages, size_t n,
-		   struct err *e)
+static int put_all(struct writer *w, const struct template *p, const struct ids *before, const struct template_message *messages,
+		   size_t n, struct err *e)
 {
 	int r = 0;
-	if (before >= 0)
-		r = put_end(w, p, before, e);
-	else if (p->fallback != NULL && (n == 0 || messages[0].role != TEMPLATE_SYSTEM))
-		r = put_message(w, p, &(struct template_message){TEMPLATE_SYSTEM, p->fallback, strlen(p->fallback)}, e);
+	const char *rest = n > 0 && messages[0].role == TEMPLATE_USER ? rest_of_head(w, p, before) : NULL;
+	if (before->length > 0 && rest == NULL)
+		r = put_end(w, p, before->data[before->length - 1], e);
+	else if (before->length == 0 && p->fallback != NULL && (n == 0 || messages[0].role != TEMPLATE_SYSTEM))
+		r = put_message(w, p, p->head[TEMPLATE_SYSTEM],
+				&(struct template_message){TEMPLATE_SYSTEM, p->fallback, strlen(p->fallback)}, e);
 	for (size_t i = 0; r == 0 && i < n; i++)
-		r = put_message(w, p, &messages[i], e);
+		r = put_message(w, p, i == 0 && rest != NULL ? rest : p->head[messages[i].role], &messages[i], e);
 	if (r == 0)
 		r = put(w, p->prompt, e);
 	return r == 0 ? flush(w, e) : r;
 }
 
-int template_chat(const struct template *p, const struct tokenizer *t, int32_t before, const struct template_message *messages,
-		  size_t n, struct ids *list, struct err *e)
+int template_chat(const struct template *p, const struct tokenizer *t, const struct ids *before,
+		  const struct template_message *messages, size_t n, struct ids *list, struct err *e)
 {
 	if (p->needs != NULL && tokenizer_find(t, p->needs, strlen(p->needs)) < 0) {
 		err_set(e, -ENOTSUP, "template %s: the model's vocabulary has no %s", p->name, p->needs);

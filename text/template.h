@@ -40,12 +40,15 @@ const struct template *template_find(const char *name, struct err *e);
  */
 const struct template *template_recognise(const char *jinja, size_t length, const struct tokenizer *t);
 
+enum { TEMPLATE_BEFORE = 16 }; /* tokens before that matter */
+
 /*
- * Appends the ids of these messages, ready for the assistant's answer. before: the token that they follow in a session, -1 if
- * they begin a conversation; an answer that was cut off is then ended first. No BOS is added. 0, or -ENOTSUP if the vocabulary
- * lacks a token that the template needs, or what tokenizer_encode() says; list is as it was then.
+ * Appends the ids of these messages, ready for the assistant's answer. before: the tokens that they follow in a session, its last
+ * TEMPLATE_BEFORE at least; empty if they begin a conversation. An answer that was cut off is ended first; of one that ended at
+ * `stop`, whose tokens stay in the session, the user's message takes up the words. No BOS is added. 0, or -ENOTSUP if the
+ * vocabulary lacks a token that the template needs, or what tokenizer_encode() says; list is as it was then.
  */
-int template_chat(const struct template *p, const struct tokenizer *t, int32_t before, const struct template_message *messages,
-		  size_t n, struct ids *list, struct err *e);
+int template_chat(const struct template *p, const struct tokenizer *t, const struct ids *before,
+		  const struct template_message *messages, size_t n, struct ids *list, struct err *e);
 
 #endif

@@ -130,6 +130,7 @@ export class Falcond {
 }
 
 function promptFields(prompt) {
+  if (prompt == null) return {};
   if (typeof prompt === "string") return { prompt };
   return typeof prompt[0] === "object" ? { messages: prompt } : { ids: prompt };
 }
@@ -161,7 +162,7 @@ export class Run {
     return all;
   }
 
-  /** Goes on with more text, once the run is over; options that are left out stay as they were. */
+  /** Goes on with more text, or where it ended (null), once the run is over; options that are left out stay as they were. */
   async append(prompt, options = {}) {
     this.#take(await this.falcon.call("append", { session: this.session, at: this.cursor, ...promptFields(prompt), ...options }));
     return this;

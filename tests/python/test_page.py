@@ -109,8 +109,7 @@ class Page(unittest.TestCase):
 
     def forget_all(self):
         b = self.browser
-        while b.js("document.querySelectorAll('#talks button').length"):
-            b.js("document.querySelector('#talks [aria-label]').click()")
+        b.wait(lambda: b.js("document.querySelector('#talks [aria-label]')?.click(); document.querySelectorAll('#talks button').length") == 0)
         b.wait(lambda: self.falcond.call("sessions")["sessions"] == [])
 
     def test_an_answer_goes_on_after_a_reload_and_after_a_look_at_another_conversation(self):

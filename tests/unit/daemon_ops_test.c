@@ -190,6 +190,67 @@ static void an_append_may_arrive_twice_and_goes_nowhere_else(void **state)
 	drop("s");
 }
 
+static void an_append_without_a_prompt_goes_on_as_if_the_run_had_not_ended(void **state)
+{
+	(void)state;
+	static const char append[] = "{\"op\":\"append\",\"session\":\"s\",\"at\":13,\"n\":14}";
+	struct buf whole = {0}, parts = {0};
+	char finish[16];
+	json_decref(wire_ask(c, "{\"op\":\"generate\",\"session\":\"w\",\"request_id\":\"w\",\"ids\":[1,2,3],\"seed\":5,\"n\":24,\"ignore_eos\":true}"));
+	json_t *all = read_on("w", 0, &whole, NULL);
+	json_decref(wire_ask(c, "{\"op\":\"generate\",\"session\":\"s\",\"request_id\":\"s\",\"ids\":[1,2,3],\"seed\":5,\"n\":10,\"ignore_eos\":true}"));
+	json_t *ids = read_on("s", 0, &parts, NULL);
+	expect_code("{\"op\":\"append\",\"session\":\"s\",\"at\":12}", "at_mismatch");
+	expect_code("{\"op\":\"append\",\"session\":\"s\",\"at\":14}", "at_mismatch");
+	expect_code("{\"op\":\"append\",\"session\":\"s\",\"at\":13,\"template\":\"plain\"}", "bad_request");
+	expect_code("{\"op\":\"append\",\"session\":\"s\",\"at\":13,\"ids\":[1],\"prompt\":\"x\"}", "bad_request");
+	json_t *one = wire_ask(c, append), *two = wire_ask(c, append); /* in its run */
+	assert_int_equal(number(one, "n_given"), 13);
+	assert_true(json_equal(one, two));
+	json_t *rest = read_on("s", 13, &parts, finish), *three = wire_ask(c, append); /* and after it */
+	assert_true(json_equal(one, three));
+	assert_string_equal(finish, "length");
+	json_array_extend(ids, rest);
+	assert_true(json_equal(ids, all));
+	assert_string_equal(parts.data, whole.data);
+	drop("s");
+	drop("w");
+	buf_done(&parts);
+	buf_done(&whole);
+	json_t *gone[] = {all, ids, one, two, three, rest};
+	for (size_t i = 0; i < sizeof gone / sizeof gone[0]; i++)
+		json_decref(gone[i]);
+}
+
+/* The words at which an answer was stopped stay in the session: the next turn is the text of a conversation all the same. */
+static void a_turn_behind_a_stop_has_the_text_of_a_conversation(void **state)
+{
+	(void)state;
+	struct buf one = {0}, two = {0};
+	json_t *colon = wire_ask(c, "{\"op\":\"tokenize\",\"text\":\":\"}");
+	json_decref(wire_ask(c, "{\"op\":\"generate\",\"session\":\"s\",\"request_id\":\"s\",\"prompt\":\"A king.\\n\\nUser\",\"n\":1,\"temp\":0,"
+				"\"logit_bias\":{\"%lld\":100}}", json_integer_value(json_array_get(json_object_get(colon, "ids"), 0))));
+	json_t *stopped = read_on("s", 0, &one, NULL);
+	assert_string_equal(one.data, ":"); /* as if the model had said it */
+	json_t *s = wire_ask(c, "{\"op\":\"sessions\"}");
+	json_t *turn = wire_ask(c, "{\"op\":\"append\",\"session\":\"s\",\"at\":%lld,\"messages\":[{\"role\":\"user\",\"content\":\"Who?\"}],"
+				   "\"template\":\"falcon-instruct\",\"n\":8,\"logit_bias\":{}}",
+				number(json_array_get(json_object_get(s, "sessions"), 0), "n_tokens"));
+	json_t *whole = wire_ask(c, "{\"op\":\"generate\",\"session\":\"w\",\"request_id\":\"w\",\"n\":8,\"temp\":0,"
+				    "\"prompt\":\"A king.\\n\\nUser: Who?\\n\\nAssistant:\"}");
+	assert_int_equal(number(turn, "n_given"), number(whole, "n_given"));
+	one.length = 0;
+	json_t *ids = read_on("s", 0, &one, NULL), *same = read_on("w", 0, &two, NULL);
+	assert_true(json_equal(ids, same));
+	drop("s");
+	drop("w");
+	buf_done(&one);
+	buf_done(&two);
+	json_t *gone[] = {colon, stopped, s, turn, whole, ids, same};
+	for (size_t i = 0; i < sizeof gone / sizeof gone[0]; i++)
+		json_decref(gone[i]);
+}
+
 static void a_fork_in_mid_run_says_what_its_donor_says(void **state)
 {
 	(void)state;
@@ -424,6 +485,8 @@ int main(void)
 		cmocka_unit_test(a_stop_string_ends_the_text_before_it),
 		cmocka_unit_test(a_creating_request_may_arrive_twice),
 		cmocka_unit_test(an_append_may_arrive_twice_and_goes_nowhere_else),
+		cmocka_unit_test(an_append_without_a_prompt_goes_on_as_if_the_run_had_not_ended),
+		cmocka_unit_test(a_turn_behind_a_stop_has_the_text_of_a_conversation),
 		cmocka_unit_test(a_fork_in_mid_run_says_what_its_donor_says),
 		cmocka_unit_test(a_cancelled_run_ends_and_its_session_stays),
 		cmocka_unit_test(bad_requests_get_their_code_and_falcond_goes_on),

@@ -35,7 +35,7 @@ static void a_chat_is_what_the_models_own_template_makes(void **state)
 	struct err e = {0};
 	assert_int_equal(tokenizer_encode(tokenizer, whole, sizeof whole - 1, true, &expected, &e), 0);
 	const struct template_message message = {TEMPLATE_USER, "Hello there!", 12};
-	assert_int_equal(template_chat(template_find("chatml", &e), tokenizer, -1, &message, 1, &list, &e), 0);
+	assert_int_equal(template_chat(template_find("chatml", &e), tokenizer, &(struct ids){0}, &message, 1, &list, &e), 0);
 	assert_int_equal(list.length, expected.length);
 	assert_memory_equal(list.data, expected.data, list.length * sizeof *list.data);
 	ids_done(&expected);

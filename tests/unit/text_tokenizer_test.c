@@ -298,9 +298,10 @@ static void tables_that_do_not_add_up_are_refused(void **state)
 }
 
 /* One message of the user's in the template of this name. */
-static int user_message(const struct tokenizer *t, const char *name, int32_t before, const char *text, struct ids *list, struct err *e)
+static int user_message(const struct tokenizer *t, const char *name, int32_t after, const char *text, struct ids *list, struct err *e)
 {
 	const struct template *p = template_find(name, e);
+	const struct ids *before = &(struct ids){.data = &after, .length = after >= 0};
 	const struct template_message message = {TEMPLATE_USER, text, strlen(text)};
 	return p ? template_chat(p, t, before, &message, 1, list, e) : -ENOENT;
 }
@@ -346,15 +347,16 @@ static void text_in_a_template_is_not_parsed(void **state)
 }
 
 /* The text that these messages become, in a tokenizer whose every byte is a token. */
-static void assert_chat(const struct tokenizer *t, const char *name, int32_t before, const struct template_message *m, size_t n,
+static void assert_chat(const struct tokenizer *t, const char *name, const char *after, const struct template_message *m, size_t n,
 			const char *expected)
 {
-	struct ids list = {0};
+	struct ids list = {0}, before = {0};
 	struct err e = {0};
+	assert_int_equal(tokenizer_encode(t, after, strlen(after), false, &before, &e), 0);
 	struct buf text = {0};
 	const struct template *p = template_find(name, &e);
 	assert_non_null(p);
-	assert_int_equal(template_chat(p, t, before, m, n, &list, &e), 0);
+	assert_int_equal(template_chat(p, t, &before, m, n, &list, &e), 0);
 	for (size_t i = 0; i < list.length; i++) {
 		size_t length;
 		const char *bytes = tokenizer_bytes(t, list.data[i], &length);
@@ -362,6 +364,7 @@ static void assert_chat(const struct tokenizer *t, const char *name, int32_t bef
 	}
 	assert_string_equal(text.data, expected);
 	buf_done(&text);
+	ids_done(&before);
 	ids_done(&list);
 }
 
@@ -371,13 +374,30 @@ static void every_template_says_who_speaks(void **state)
 	static const struct template_message chat[] = {{TEMPLATE_SYSTEM, "Be kind.", 8}, {TEMPLATE_USER, " Hi ", 4},
 						       {TEMPLATE_ASSISTANT, "Hello.", 6}, {TEMPLATE_USER, "Who?", 4}};
 	struct tokenizer *t = tales(WEIGHTS_PRE_FALCON);
-	assert_chat(t, "plain", -1, chat, 4, "Be kind. Hi Hello.Who?");
-	assert_chat(t, "falcon-instruct", -1, chat, 4, "Be kind.\n\nUser: Hi\n\nAssistant: Hello.\n\nUser: Who?\n\nAssistant:");
-	assert_chat(t, "falcon-180b-chat", -1, chat, 4, "System: Be kind.\nUser: Hi\nFalcon: Hello.\nUser: Who?\nFalcon:");
-	assert_chat(t, "falcon2", -1, chat + 1, 1, "User: Hi\nFalcon:");
-	assert_chat(t, "falcon2", 5, chat + 3, 1, "\nUser: Who?\nFalcon:");
-	assert_chat(t, "falcon3", -1, chat, 4,
+	assert_chat(t, "plain", "", chat, 4, "Be kind. Hi Hello.Who?");
+	assert_chat(t, "falcon-instruct", "", chat, 4, "Be kind.\n\nUser: Hi\n\nAssistant: Hello.\n\nUser: Who?\n\nAssistant:");
+	assert_chat(t, "falcon-180b-chat", "", chat, 4, "System: Be kind.\nUser: Hi\nFalcon: Hello.\nUser: Who?\nFalcon:");
+	assert_chat(t, "falcon2", "", chat + 1, 1, "User: Hi\nFalcon:");
+	assert_chat(t, "falcon2", "Hello.", chat + 3, 1, "\nUser: Who?\nFalcon:");
+	assert_chat(t, "falcon3", "", chat, 4,
 		    "<|system|>\nBe kind.\n<|user|>\n Hi \n<|assistant|>\nHello.\n<|user|>\nWho?\n<|assistant|>\n");
+	tokenizer_free(t);
+}
+
+/* A run that ended at the template's stop string has left it in the session. */
+static void the_users_words_are_not_doubled_behind_an_answer_that_was_stopped_at_them(void **state)
+{
+	(void)state;
+	static const struct template_message user = {TEMPLATE_USER, "Who?", 4}, system = {TEMPLATE_SYSTEM, "Stop.", 5};
+	struct tokenizer *t = tales(WEIGHTS_PRE_FALCON);
+	assert_chat(t, "falcon-instruct", "Hello.\n\nUser:", &user, 1, " Who?\n\nAssistant:");
+	assert_chat(t, "falcon-instruct", "Hello.\nUser:", &user, 1, " Who?\n\nAssistant:");
+	assert_chat(t, "falcon-instruct", "Hello.\nUser: ", &user, 1, "Who?\n\nAssistant:");
+	assert_chat(t, "falcon-instruct", "Hello.\nUser", &user, 1, "\n\nUser: Who?\n\nAssistant:");
+	assert_chat(t, "falcon-instruct", "Hello.\nUser: I", &user, 1, "\n\nUser: Who?\n\nAssistant:");
+	assert_chat(t, "falcon-180b-chat", "Hello.\nUser:", &user, 1, " Who?\nFalcon:");
+	assert_chat(t, "falcon-180b-chat", "Hello.\nUser:", &system, 1, "\nSystem: Stop.\nFalcon:");
+	assert_chat(t, "plain", "Hello.\nUser:", &user, 1, "Who?");
 	tokenizer_free(t);
 }
 
@@ -445,6 +465,7 @@ int main(void)
 		cmocka_unit_test(tables_that_do_not_add_up_are_refused),
 		cmocka_unit_test(text_in_a_template_is_not_parsed),
 		cmocka_unit_test(every_template_says_who_speaks),
+		cmocka_unit_test(the_users_words_are_not_doubled_behind_an_answer_that_was_stopped_at_them),
 		cmocka_unit_test(a_models_own_template_is_recognised),
 		cmocka_unit_test(templates_that_cannot_be_are_refused),
 		cmocka_unit_test(several_threads_may_use_one_tokenizer),

@@ -57,8 +57,10 @@ def _reply(message: bytes) -> Dict[str, Any]:
     return reply
 
 
-def _prompt(prompt: Prompt) -> Dict[str, Any]:
-    """A text, token ids, or the messages of a conversation."""
+def _prompt(prompt: Optional[Prompt]) -> Dict[str, Any]:
+    """A text, token ids, or the messages of a conversation; or nothing."""
+    if prompt is None:
+        return {}
     if isinstance(prompt, str):
         return {"prompt": prompt}
     items = list(prompt)
@@ -105,8 +107,8 @@ class Run:
         """All that is still to come."""
         return "".join(piece.text for piece in self)
 
-    def append(self, prompt: Prompt, **sampling: Any) -> "Run":
-        """Goes on with more text, once the run is over; sampling that is left out stays as it was."""
+    def append(self, prompt: Optional[Prompt] = None, **sampling: Any) -> "Run":
+        """Goes on with more text, or where it ended, once the run is over; sampling that is left out stays as it was."""
         self._take(self._client.call("append", session=self.session, at=self.cursor, **_prompt(prompt), **sampling))
         return self
 
@@ -173,7 +175,7 @@ class AsyncRun(Run):
     async def text(self) -> str:  # type: ignore[override]
         return "".join([piece.text async for piece in self])
 
-    async def append(self, prompt: Prompt, **sampling: Any) -> "AsyncRun":  # type: ignore[override]
+    async def append(self, prompt: Optional[Prompt] = None, **sampling: Any) -> "AsyncRun":  # type: ignore[override]
         self._take(await self._client.call("append", session=self.session, at=self.cursor, **_prompt(prompt), **sampling))
         return self
 
