@@ -5,6 +5,10 @@
  * published run to its last token, sampling and publication included. Each figure is the median of some repetitions after
  * one that does not count.
  *
+ * Decoding one session can be no faster than its weights are read, and on a shared machine that changes from one moment to the
+ * next by more than half. So between the repetitions of decode the same threads read the weights plainly, and each repetition is
+ * held against the reads around it.
+ *
  * Weights come from falcon-engine --pack beside this program, into a segment that is mapped here and nowhere else.
  */
 #define _GNU_SOURCE
@@ -22,6 +26,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/spawn.h"
+#include "bench/plain_read.h"
 #include "engine/step.h"
 #include "engine/threads.h"
 #include "model/forward.h"
@@ -40,11 +45,14 @@ struct bench {
 	const struct kernels *kernels;
 	struct segments segments;
 	struct step *step;
-	uint32_t run; /* number of the last run published */
+	uint64_t streamed;       /* bytes of all matrices that a token is multiplied with: not the embedding table */
+	uint32_t run;            /* number of the last run published */
 };
 
 struct result {
 	double prefill, decode; /* tokens a second, all sessions together */
+	double read;            /* GB/s (10^9 bytes) that the threads read plainly between the repetitions of decode */
+	double share;           /* of that, what a step of decode streams */
 };
 
 /* Descriptors as falcond has them: weights sealed and read-only, pages and board sparse --------------------------------- */
@@ -152,6 +160,18 @@ static int open_segments(struct bench *b, int weights, struct err *e)
 	return r;
 }
 
+static uint64_t streamed_bytes(const void *image)
+{
+	const struct weights_header *header = image;
+	const struct weights_tensor *tensor = (const void *)((const char *)image + header->tensors_offset);
+	bool tied = weights_find(image, WEIGHTS_HEAD, 0) == NULL;
+	uint64_t sum = 0;
+	for (uint32_t i = 0; i < header->n_tensors; i++)
+		if (!tensor[i].plain && (tied || tensor[i].role != WEIGHTS_EMBED))
+			sum += tensor[i].size;
+	return sum;
+}
+
 static int bench_open(struct bench *b, struct err *e)
 {
 	b->kernels = kernels_select(getenv("FALCON_ISA"));
@@ -164,6 +184,7 @@ static int bench_open(struct bench *b, struct err *e)
 	close(weights);
 	if (r < 0)
 		return r;
+	b->streamed = streamed_bytes(b->segments.weights_base);
 	struct step_options options = {.threads = b->o.threads, .dense = b->o.dense, .wake = -1};
 	return step_new(&b->segments, b->kernels, &options, &b->step, e);
 }
@@ -211,45 +232,87 @@ static double run_all(struct bench *b, uint32_t kv_from, uint32_t n_from, uint32
 	return (double)(end - start) * 1e-9;
 }
 
+static void read_part(void *arg, struct team *team, uint32_t member)
+{
+	const struct segments *s = arg;
+	plain_read(s->weights_base, s->weights_size, member, team->n);
+}
+
+/* GB/s of one plain read of the whole image. */
+static double read_weights(struct bench *b)
+{
+	uint64_t start = clock_ns();
+	threads_run(step_threads(b->step), read_part, &b->segments);
+	return (double)b->segments.weights_size / (double)(clock_ns() - start);
+}
+
 static int compare(const void *a, const void *b)
 {
 	double x = *(const double *)a, y = *(const double *)b;
 	return (x > y) - (x < y);
 }
 
-/* The median rate of o.reps runs that each compute `tokens` tokens a session; the run before them does not count. */
-static double measure(struct bench *b, uint32_t n_from, uint32_t n, uint32_t n_warm, uint32_t tokens)
+/* Sorts the values. */
+static double median(double *values, uint32_t n)
 {
-	double *rates = xcalloc(b->o.reps, sizeof *rates), rate = 0;
-	bool good = run_all(b, b->o.depth, n_from, n_warm) >= 0;
-	for (uint32_t i = 0; good && i < b->o.reps; i++) {
-		double seconds = run_all(b, b->o.depth, n_from, n);
+	qsort(values, n, sizeof *values, compare);
+	return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+/* The median rate of o.reps prefills of o.prompt tokens, the run before them not counted; less than 0 if a session failed. */
+static double measure_prefill(struct bench *b)
+{
+	const struct options *o = &b->o;
+	double *rates = xcalloc(o->reps, sizeof *rates);
+	bool good = run_all(b, o->depth, o->depth + o->prompt, 1) >= 0;
+	for (uint32_t i = 0; good && i < o->reps; i++) {
+		double seconds = run_all(b, o->depth, o->depth + o->prompt, 1);
 		good = seconds > 0;
-		rates[i] = (double)tokens * b->o.batch / seconds;
+		rates[i] = o->prompt * (double)o->batch / seconds;
 	}
-	qsort(rates, b->o.reps, sizeof *rates, compare);
-	if (good)
-		rate = b->o.reps % 2 ? rates[b->o.reps / 2] : (rates[b->o.reps / 2 - 1] + rates[b->o.reps / 2]) / 2;
+	double rate = median(rates, o->reps);
 	free(rates);
 	return good ? rate : -1;
+}
+
+/* Likewise o.gen tokens decoded, each repetition between two plain reads. */
+static bool measure_decode(struct bench *b, struct result *ret)
+{
+	const struct options *o = &b->o;
+	double *rates = xcalloc(3 * (size_t)o->reps, sizeof *rates), *reads = rates + o->reps, *shares = reads + o->reps;
+	bool good = run_all(b, o->depth, o->depth + 1, 1) >= 0;
+	read_weights(b);
+	double before = read_weights(b);
+	for (uint32_t i = 0; good && i < o->reps; i++) {
+		double seconds = run_all(b, o->depth, o->depth + 1, o->gen), after = read_weights(b);
+		good = seconds > 0;
+		rates[i] = o->gen * (double)o->batch / seconds;
+		reads[i] = (before + after) / 2;
+		shares[i] = (double)b->streamed * o->gen / seconds * 1e-9 / reads[i];
+		before = after;
+	}
+	ret->decode = median(rates, o->reps);
+	ret->read = median(reads, o->reps);
+	ret->share = median(shares, o->reps);
+	free(rates);
+	return good;
 }
 
 static int bench_run(struct bench *b, struct result *ret, struct err *e)
 {
 	const struct options *o = &b->o;
-	struct result result = {0};
+	*ret = (struct result){0};
 	fill_slots(b);
 	bool good = o->depth == 0 || run_all(b, 0, o->depth, 0) >= 0;
 	if (good && o->prompt > 0)
-		good = (result.prefill = measure(b, o->depth + o->prompt, 1, 1, o->prompt)) > 0;
+		good = (ret->prefill = measure_prefill(b)) > 0;
 	if (good && o->gen > 0)
-		good = (result.decode = measure(b, o->depth + 1, o->gen, 1, o->gen)) > 0;
+		good = measure_decode(b, ret);
 	if (!good) {
 		err_set(e, -EIO, "its numbers are not finite");
 		step_refused(b->step, e);
 		return err_prefix(e, "a session failed");
 	}
-	*ret = result;
 	return 0;
 }
 
@@ -263,10 +326,11 @@ static json_t *rate_or_null(double rate)
 static void print_json(const struct bench *b, const struct result *r)
 {
 	const struct options *o = &b->o;
-	json_t *array = json_pack("[{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:o, s:o}]", "model", b->segments.model.image->name,
+	json_t *array = json_pack("[{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:o, s:o, s:o, s:o}]", "model", b->segments.model.image->name,
 				  "isa", b->kernels->name, "threads", (int)o->threads, "prompt", (int)o->prompt, "gen",
 				  (int)o->gen, "depth", (int)o->depth, "batch", (int)o->batch, "prefill_tok_s",
-				  rate_or_null(r->prefill), "decode_tok_s", rate_or_null(r->decode));
+				  rate_or_null(r->prefill), "decode_tok_s", rate_or_null(r->decode), "read_gb_s",
+				  rate_or_null(r->read), "read_share", rate_or_null(r->share));
 	json_dumpf(array, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
 	putchar('\n');
 	json_decref(array);
@@ -275,14 +339,14 @@ static void print_json(const struct bench *b, const struct result *r)
 static void print_table(const struct bench *b, const struct result *r)
 {
 	const struct options *o = &b->o;
-	char rates[2][32];
-	const double values[] = {r->prefill, r->decode};
-	for (int i = 0; i < 2; i++)
+	char rates[4][32];
+	const double values[] = {r->prefill, r->decode, r->read, r->share};
+	for (int i = 0; i < 4; i++)
 		snprintf(rates[i], sizeof rates[i], values[i] > 0 ? "%.2f" : "-", values[i]);
-	printf("%-24s %-9s %7s %5s %7s %6s %6s %6s %14s %14s\n", "model", "isa", "threads", "kv", "prompt", "gen", "depth",
-	       "batch", "prefill tok/s", "decode tok/s");
-	printf("%-24s %-9s %7u %5s %7u %6u %6u %6u %14s %14s\n", b->segments.model.image->name, b->kernels->name, o->threads,
-	       pages_kv_name(o->kv), o->prompt, o->gen, o->depth, o->batch, rates[0], rates[1]);
+	printf("%-24s %-9s %7s %5s %7s %6s %6s %6s %14s %14s %10s %6s\n", "model", "isa", "threads", "kv", "prompt", "gen", "depth",
+	       "batch", "prefill tok/s", "decode tok/s", "read GB/s", "share");
+	printf("%-24s %-9s %7u %5s %7u %6u %6u %6u %14s %14s %10s %6s\n", b->segments.model.image->name, b->kernels->name, o->threads,
+	       pages_kv_name(o->kv), o->prompt, o->gen, o->depth, o->batch, rates[0], rates[1], rates[2], rates[3]);
 }
 
 static int usage(void)
@@ -290,7 +354,9 @@ static int usage(void)
 	fputs("usage: falcon-bench -m MODEL [-t THREADS] [-p PROMPT] [-n GEN] [-d DEPTH] [-b BATCH] [-k f32|f16|q8]\n"
 	      "                    [-r REPS] [--dense exact|openblas] [--json]\n"
 	      "Times the engine alone: PROMPT tokens prefilled, GEN tokens decoded, after DEPTH tokens, in BATCH sessions.\n"
-	      "-p 0 or -n 0 leaves that part out. Medians of REPS repetitions. FALCON_ISA holds the kernels to a set.\n",
+	      "-p 0 or -n 0 leaves that part out. Medians of REPS repetitions. FALCON_ISA holds the kernels to a set.\n"
+	      "read: how fast the threads read the weights plainly between the repetitions of decode; share: of that, what a step of\n"
+	      "decode streams.\n",
 	      stderr);
 	return 2;
 }

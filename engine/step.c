@@ -143,6 +143,11 @@ void step_scan(struct step *s)
 	tell(s);
 }
 
+struct threads *step_threads(const struct step *s)
+{
+	return s->threads;
+}
+
 bool step_refused(struct step *s, struct err *ret)
 {
 	if (s->slots.refused.code == 0)

@@ -10,6 +10,7 @@
 #define FALCON_ENGINE_STEP_H
 
 #include "engine/segments.h"
+#include "engine/threads.h"
 
 struct step;
 
@@ -29,6 +30,9 @@ void step_scan(struct step *s);
 
 /* Computes one step. False: there is nothing that could be computed now. */
 bool step_run(struct step *s);
+
+/* The pool that steps run on, for other work of the same thread between two of them. */
+struct threads *step_threads(const struct step *s);
 
 /* Whether a run was refused since the last call; then says why the last one was. */
 bool step_refused(struct step *s, struct err *ret);
