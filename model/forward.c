@@ -32,6 +32,15 @@ static size_t place_columns(size_t *end, size_t n)
 	return at;
 }
 
+/*
+ * Floats from one row to the next: whole cache lines, and an odd number of them. Dense kernels walk down a column of a dozen rows
+ * at a time, which in rows of 4,096 bytes would all want the same eight places of the first-level cache.
+ */
+static size_t spaced(size_t n)
+{
+	return ((n + 15) / 16 | 1) * 16;
+}
+
 static void make_activations(struct forward *f)
 {
 	const struct weights_hparams *hp = &f->model->hp;
@@ -41,6 +50,7 @@ static void make_activations(struct forward *f)
 	f->at_v = place_columns(&f->wide_ld, kv);
 	f->at_gate = place_columns(&f->wide_ld, hp->family == WEIGHTS_LLAMA ? hp->n_ff : 0);
 	f->at_up = place_columns(&f->wide_ld, hp->n_ff);
+	f->wide_ld = spaced(f->wide_ld);
 	f->x = floats(rows, hp->n_embd);
 	f->wide = floats(rows, f->wide_ld);
 	f->queries = floats(rows, q);
@@ -52,14 +62,14 @@ static void make_activations(struct forward *f)
 	f->wanted_span = xcalloc(f->o.max_logits, sizeof *f->wanted_span);
 	f->wanted_index = xcalloc(f->o.max_logits, sizeof *f->wanted_index);
 
-	struct block_input normed = {.cols = hp->n_embd, .ld = hp->n_embd, .owner = f->row_span};
+	struct block_input normed = {.cols = hp->n_embd, .ld = spaced(hp->n_embd), .owner = f->row_span};
 	f->attn_in = f->mlp_in = f->head_in = normed;
-	f->attn_in.x = floats(rows, hp->n_embd);
+	f->attn_in.x = floats(rows, normed.ld);
 	/* A sequential block is done with attention's input when the MLP's is made. */
-	f->mlp_in.x = hp->family == WEIGHTS_FALCON && hp->n_norm == 2 ? floats(rows, hp->n_embd) : f->attn_in.x;
-	f->head_in.x = floats(f->o.max_logits, hp->n_embd);
+	f->mlp_in.x = hp->family == WEIGHTS_FALCON && hp->n_norm == 2 ? floats(rows, normed.ld) : f->attn_in.x;
+	f->head_in.x = floats(f->o.max_logits, normed.ld);
 	f->head_in.owner = f->wanted_span;
-	f->o_in = (struct block_input){.x = floats(rows, q), .cols = (uint32_t)q, .ld = q, .owner = f->row_span};
+	f->o_in = (struct block_input){.x = floats(rows, spaced(q)), .cols = (uint32_t)q, .ld = spaced(q), .owner = f->row_span};
 	f->down_in = (struct block_input){.x = f->wide + (hp->family == WEIGHTS_LLAMA ? f->at_gate : f->at_up),
 					  .cols = hp->n_ff,
 					  .ld = f->wide_ld,
