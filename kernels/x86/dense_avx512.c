@@ -3,7 +3,7 @@
  * Dense matrix products by AVX-512: a register holds one column of a strip's 16 rows, and each token adds it times its own
  * activation, broadcast from memory, by one FMA. The order of the columns is the order of the sum, so lanes are rows, and the
  * tokens of a tile, or several strips where tokens are few, are what hides the latency. From PANEL_FROM tokens on a panel of
- * columns is widened once into scratch.
+ * columns of two strips is widened once into scratch: two, so that the activations come from the second-level cache half as often.
  */
 #if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__F16C__)
 #error "compile with -mavx512f -mavx512bw -mavx512vl -mavx512dq -mf16c"
@@ -13,7 +13,7 @@
 
 #include "kernels/matmul.h"
 
-enum { TILE = 12, FEW = 4, PANEL = 256, PANEL_FROM = 24 };
+enum { TILE = 12, PAIR = 2, FEW = 4, PANEL = 128, PANEL_FROM = 24 };
 
 #define INLINE static inline __attribute__((always_inline))
 /* Loops over a tile's registers: unrolled whole, or the arrays would live in memory. */
@@ -50,12 +50,16 @@ INLINE void tile(struct columns w, const uint32_t strips, const float *x, size_t
 			f[s][i] = more ? _mm512_maskz_loadu_ps(s + 1 < strips ? 0xffff : w.last, out + i * ldo + s * WEIGHTS_STRIP)
 				       : _mm512_setzero_ps();
 	for (uint32_t c = 0; c < w.n; c++) {
+		__m512 y[FEW];
 		UNROLL
-		for (uint32_t s = 0; s < strips; s++) {
-			__m512 y = column(w.strip + s * w.stride, w.type, c);
+		for (uint32_t s = 0; s < strips; s++)
+			y[s] = column(w.strip + s * w.stride, w.type, c);
+		UNROLL
+		for (uint32_t i = 0; i < tokens; i++) {
+			__m512 a = _mm512_set1_ps(x[i * ldx + c]);
 			UNROLL
-			for (uint32_t i = 0; i < tokens; i++)
-				f[s][i] = _mm512_fmadd_ps(y, _mm512_set1_ps(x[i * ldx + c]), f[s][i]);
+			for (uint32_t s = 0; s < strips; s++)
+				f[s][i] = _mm512_fmadd_ps(y[s], a, f[s][i]);
 		}
 	}
 	UNROLL
@@ -65,15 +69,15 @@ INLINE void tile(struct columns w, const uint32_t strips, const float *x, size_t
 			_mm512_mask_storeu_ps(out + i * ldo + s * WEIGHTS_STRIP, s + 1 < strips ? 0xffff : w.last, f[s][i]);
 }
 
-/* One strip, any number of tokens; FEW strips for one to three, which would not hide an FMA's latency alone. */
+/* One strip or PAIR, any number of tokens; FEW strips for one to three, which would not hide an FMA's latency alone. */
 INLINE void tokens_of(struct columns w, const uint32_t strips, const float *x, size_t ldx, uint32_t tokens, float *out, size_t ldo,
 		      bool more)
 {
 	uint32_t t = 0;
-	for (; strips == 1 && t + TILE <= tokens; t += TILE)
-		tile(w, 1, x + t * ldx, ldx, TILE, out + t * ldo, ldo, more);
-	for (; strips == 1 && t + 4 <= tokens; t += 4)
-		tile(w, 1, x + t * ldx, ldx, 4, out + t * ldo, ldo, more);
+	for (; strips <= PAIR && t + TILE <= tokens; t += TILE)
+		tile(w, strips, x + t * ldx, ldx, TILE, out + t * ldo, ldo, more);
+	for (; strips <= PAIR && t + 4 <= tokens; t += 4)
+		tile(w, strips, x + t * ldx, ldx, 4, out + t * ldo, ldo, more);
 	x += t * ldx;
 	out += t * ldo;
 	switch (tokens - t) {
@@ -83,12 +87,14 @@ INLINE void tokens_of(struct columns w, const uint32_t strips, const float *x, s
 	}
 }
 
-/* Widens a panel into f32 columns. */
-INLINE struct columns widen(struct columns w, float *panel)
+/* Widens a panel of some strips into f32 columns. */
+INLINE struct columns widen(struct columns w, const uint32_t strips, float *panel)
 {
-	for (uint32_t c = 0; c < w.n; c++)
-		_mm512_store_ps(panel + (size_t)c * WEIGHTS_STRIP, column(w.strip, w.type, c));
+	for (uint32_t s = 0; s < strips; s++)
+		for (uint32_t c = 0; c < w.n; c++)
+			_mm512_store_ps(panel + (size_t)(s * PANEL + c) * WEIGHTS_STRIP, column(w.strip + s * w.stride, w.type, c));
 	w.strip = (const uint8_t *)panel;
+	w.stride = (uint64_t)PANEL * WEIGHTS_STRIP * sizeof *panel;
 	w.type = WEIGHTS_F32;
 	return w;
 }
@@ -101,16 +107,18 @@ INLINE void product(const struct kernels_matrix *m, uint32_t type, uint32_t stri
 	for (uint32_t c = 0; c < m->cols; c += step) {
 		w.n = m->cols - c < step ? m->cols - c : step;
 		for (uint32_t s = strip; s < end; s += taken) {
-			bool few = tokens < 4 && end - s >= FEW;
-			taken = few ? FEW : 1;
+			bool few = tokens < 4 && end - s >= FEW, pair = tokens >= PANEL_FROM && end - s >= PAIR;
+			taken = few ? FEW : pair ? PAIR : 1;
 			uint32_t rows = m->rows - (s + taken - 1) * WEIGHTS_STRIP;
 			w.last = rows < WEIGHTS_STRIP ? (__mmask16)((1u << rows) - 1) : 0xffff;
 			w.strip = m->data + s * w.stride + weights_strip_bytes(type, c);
 			float *o = out + (size_t)s * WEIGHTS_STRIP;
 			if (few)
 				tokens_of(w, FEW, x + c, ldx, tokens, o, ldo, more || c > 0);
-			else if (tokens >= PANEL_FROM && type != WEIGHTS_F32)
-				tokens_of(widen(w, panel), 1, x + c, ldx, tokens, o, ldo, more || c > 0);
+			else if (pair)
+				tokens_of(widen(w, PAIR, panel), PAIR, x + c, ldx, tokens, o, ldo, more || c > 0);
+			else if (tokens >= PANEL_FROM)
+				tokens_of(widen(w, 1, panel), 1, x + c, ldx, tokens, o, ldo, more || c > 0);
 			else
 				tokens_of(w, 1, x + c, ldx, tokens, o, ldo, more || c > 0);
 		}
