@@ -41,6 +41,11 @@ static off_t offset_of(const struct arena *a, uint32_t page)
 	return (off_t)(a->payload_offset + a->stride * page);
 }
 
+static off_t head_of(const struct arena *a, uint32_t page)
+{
+	return (off_t)(a->heads_offset + sizeof(struct pages_head) * page);
+}
+
 static void punch(const struct arena *a, uint32_t page, uint32_t n)
 {
 	if (fallocate(a->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset_of(a, page), (off_t)(a->stride * n)) < 0)
@@ -84,21 +89,53 @@ static void unlink_kept(struct arena *a, uint32_t page)
 	a->n_free--;
 }
 
-static uint32_t take_kept(struct arena *a)
+/* Takes the memory of a page and of its head. False: there is none. */
+static bool reserve(const struct arena *a, uint32_t page)
 {
+	return !a->reserves || (fallocate(a->fd, FALLOC_FL_KEEP_SIZE, offset_of(a, page), (off_t)a->stride) == 0 &&
+				fallocate(a->fd, FALLOC_FL_KEEP_SIZE, head_of(a, page), sizeof(struct pages_head)) == 0);
+}
+
+/* The page that is on top of the stack. If there is no memory for it, there is none for those below. */
+static bool take_bare(struct arena *a, uint32_t *ret_page)
+{
+	uint32_t height = a->n_short + a->n_free - a->n_kept;
+	if (height == 0)
+		return false;
+	if (!reserve(a, a->free[height - 1])) {
+		a->n_short = height;
+		a->n_free = a->n_kept;
+		return false;
+	}
+	*ret_page = a->free[height - 1];
+	if (a->n_free > a->n_kept)
+		a->n_free--;
+	else
+		a->n_short--;
+	return true;
+}
+
+static bool take_kept(struct arena *a, uint32_t *ret_page)
+{
+	if (a->n_kept == 0)
+		return false;
 	uint32_t page = a->links[a->n_pages].after;
 	unlink_kept(a, page);
 	a->keep[page] = false;
 	a->lose(a->arg, page);
 	punch(a, page, 1);
-	return page;
+	*ret_page = page;
+	if (reserve(a, page))
+		return true;
+	a->free[a->n_short++] = page; /* somebody else was quicker; there is no bare one, or it would have been taken */
+	return false;
 }
 
 bool arena_take(struct arena *a, uint32_t *ret_page)
 {
-	if (a->n_free == 0)
+	uint32_t page;
+	if (!take_bare(a, &page) && !take_kept(a, &page))
 		return false;
-	uint32_t page = a->n_free > a->n_kept ? a->free[--a->n_free - a->n_kept] : take_kept(a);
 	CHECK(a->refs[page] == 0);
 	a->refs[page] = 1;
 	*ret_page = page;
@@ -131,7 +168,7 @@ static void give_back(struct arena *a, uint32_t page)
 		link_kept(a, page);
 		return;
 	}
-	a->free[a->n_free++ - a->n_kept] = page;
+	a->free[a->n_short + a->n_free++ - a->n_kept] = page;
 	punch(a, page, 1);
 }
 
@@ -146,11 +183,6 @@ void arena_drop(struct arena *a, uint32_t page)
 		a->n_held++;
 	else
 		give_back(a, page);
-}
-
-static off_t head_of(const struct arena *a, uint32_t page)
-{
-	return (off_t)(a->heads_offset + sizeof(struct pages_head) * page);
 }
 
 bool arena_read_head(const struct arena *a, uint32_t page, struct pages_head *ret_head)

@@ -8,6 +8,9 @@
  * has (daemon/prefix.h), until it is taken for something else. Pages without content are taken first, then the one that was let
  * go of longest ago. So what is kept never takes room from anyone.
  *
+ * Files of a tmpfs may be full where the arena is not: then (`reserves`) a page is taken with its memory, and those for which there is
+ * none are not free until others have given theirs back.
+ *
  * A page that a thread reads or writes for a file (daemon/spill.h) is pinned: when its last holder lets go it is held back until
  * the thread is done.
  */
@@ -30,7 +33,9 @@ struct arena {
 	uint32_t n_kept; /* of these, with content */
 	uint32_t n_shared; /* pages that more than one table holds */
 	uint32_t n_held; /* pages that nobody holds and that are not free, because they are pinned */
-	uint32_t *free; /* [n_free - n_kept] stack of page numbers */
+	bool reserves; /* memory is taken with the page */
+	uint32_t n_short; /* pages that would be free, if there was memory for them */
+	uint32_t *free; /* [n_short + n_free - n_kept] stack of page numbers, those that are short of memory at the bottom */
 	uint32_t *refs; /* [n_pages] page tables that hold the page; 0: free */
 	uint32_t *pins; /* [n_pages] threads that read or write it */
 	struct arena_link *links; /* [n_pages + 1] the kept pages as a ring, the last link is its head: longest let go of first */

@@ -201,6 +201,14 @@ void keep_close(struct keep *k)
 	*k = (struct keep){.folder = -1, .lock = -1};
 }
 
+uint64_t keep_room(const struct keep *k)
+{
+	struct statfs fs;
+	if (k->folder < 0 || fstatfs(k->folder, &fs) < 0 || fs.f_blocks == 0)
+		return UINT64_MAX;
+	return (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
+}
+
 int keep_begin(struct keep *k, struct keep_set *ret, struct err *e)
 {
 	uint64_t number;

@@ -47,6 +47,9 @@ int keep_open(struct keep *k, const struct inherited *in, const char *folder, st
 /* Closes what is left of the sets found, and the folder. */
 void keep_close(struct keep *k);
 
+/* Bytes that the folder has room for; UINT64_MAX: there is no folder, or no limit. */
+uint64_t keep_room(const struct keep *k);
+
 /* A new set, which nobody keeps yet. 0 or -errno. */
 int keep_begin(struct keep *k, struct keep_set *ret, struct err *e);
 

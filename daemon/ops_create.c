@@ -200,10 +200,23 @@ static bool answered(struct request *q, const struct ipc_text *name)
 	return true;
 }
 
-static struct session *make_session(struct request *q, const struct ipc_text *name)
+static void refuse_full(struct request *q)
 {
+	request_failf(q, IPC_NO_MEMORY, "try again when other sessions have ended", "the folder of `segments` is full");
+}
+
+/* A session with room for n_tokens; NULL: there is none, and the request has been answered. */
+static struct session *make_session(struct request *q, const struct ipc_text *name, uint32_t n_tokens)
+{
+	struct sessions *t = &q->server->sessions;
 	const struct ipc_text *id = &q->in.request_id;
-	return session_new(&q->server->sessions, q->owner, name->data, name->length, id->data, id->length);
+	struct session *s = session_new(t, q->owner, name->data, name->length, id->data, id->length);
+	if (s != NULL && session_room(t, s, n_tokens))
+		return s;
+	if (s != NULL)
+		run_drop(t, s);
+	refuse_full(q);
+	return NULL;
 }
 
 /* Writes the request's tokens into the log from position `at` on. */
@@ -228,7 +241,9 @@ static void generate(struct request *q)
 	uint64_t end = (uint64_t)n + q->in.n;
 	if (admit(q, NULL, n, share_tokens(&h), held, end) < 0 || admit_probs(q, flags, n, end, 0) < 0 || ops_make_room(q, NULL) < 0)
 		return;
-	struct session *s = make_session(q, &q->in.session);
+	struct session *s = make_session(q, &q->in.session, n);
+	if (s == NULL)
+		return;
 	struct board_record *r = board_record(&t->board, s->slot);
 	if (set_params(q, s) < 0) {
 		run_drop(t, s);
@@ -301,7 +316,13 @@ static void append(struct request *q)
 	uint32_t n = ipc_has(&q->in, IPC_F_N) ? q->in.n : s->n_end - s->n_given;
 	uint32_t n_kv = s->releasing ? 0 : s->n_kv, known = session_known(s), flags = run_flags(q, s->flags);
 	if (!may_append(q, s) || admit(q, s, end, known, s->releasing ? 0 : s->n_pages, (uint64_t)end + n) < 0 ||
-	    admit_probs(q, flags, end, (uint64_t)end + n, s->probs) < 0 || set_params(q, s) < 0)
+	    admit_probs(q, flags, end, (uint64_t)end + n, s->probs) < 0)
+		return;
+	if (!session_room(t, s, end)) {
+		refuse_full(q);
+		return;
+	}
+	if (set_params(q, s) < 0)
 		return;
 	s->flags = flags;
 	write_log(q, s, q->in.at);
@@ -383,7 +404,9 @@ void op_fork(struct request *q)
 		return;
 	if (admit_probs(q, donor->flags, donor->n_given, donor->n_end, 0) < 0 || ops_make_room(q, donor) < 0)
 		return;
-	struct session *s = make_session(q, &q->in.new_session);
+	struct session *s = make_session(q, &q->in.new_session, donor->n_tokens);
+	if (s == NULL)
+		return;
 	copy_session(q, s, donor);
 	if (running)
 		run_start(t, s);
@@ -403,7 +426,13 @@ static void score(struct request *q)
 	}
 	if (answered(q, &unnamed) || admit(q, NULL, n, 0, 0, n) < 0 || ops_make_room(q, NULL) < 0)
 		return;
-	struct session *s = make_session(q, &unnamed);
+	if (board_reserve_ring(&t->board) < 0) {
+		refuse_full(q);
+		return;
+	}
+	struct session *s = make_session(q, &unnamed, n);
+	if (s == NULL)
+		return;
 	struct board_record *r = board_record(&t->board, s->slot);
 	r->params = (struct board_params){.top_p = 1, .repeat_penalty = 1};
 	if (q->in.op == IPC_EMBED)

@@ -243,6 +243,10 @@ static void make_session(struct request *q, struct transfer *t)
 	if (!may_import(q, &t->head, &r))
 		return;
 	struct session *s = session_restore(sessions, q->owner, &r, t->head.log, t->head.probs, t->head.header.n_tokens);
+	if (s == NULL) {
+		request_failf(q, IPC_NO_MEMORY, "try again when other sessions have ended", "the folder of `segments` is full");
+		return;
+	}
 	spill_take_head(s, &t->head);
 	s->first_cursor = s->n_tokens;
 	if (q->admin) {

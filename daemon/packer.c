@@ -139,6 +139,10 @@ static int verdict(const struct packer *p, const char *source, struct err *e)
 		*e = p->said;
 		return e->code;
 	}
+	if (p->signal == SIGBUS) {
+		err_set(e, -ENOSPC, "packing %s: there is no room for the weights, or the file became shorter meanwhile", source);
+		return err_hint(e, "see how much room the folder of `segments` has");
+	}
 	if (p->signal != 0) {
 		err_set(e, -EIO, "packing %s: the packer was killed by signal %d (%s)", source, p->signal, strsignal(p->signal));
 		return err_hint(e, "if it was SIGKILL memory may be short; otherwise this is a bug: please report it with the file's name");

@@ -93,7 +93,7 @@ static uint32_t pages_wanted(const struct sessions *t, const struct session *s)
 static void grant(struct sessions *t, struct session *s)
 {
 	uint32_t wanted = pages_wanted(t, s), had = s->n_pages, *table = board_table(&t->board, s->slot);
-	while (s->n_pages < wanted && arena_take(t->arena, &table[s->n_pages]))
+	while (s->n_pages < wanted && session_room(t, s, (s->n_pages + 2) * PAGE_TOKENS) && arena_take(t->arena, &table[s->n_pages]))
 		s->n_pages++;
 	if (s->n_pages != had) {
 		stopping_place("falcond.grant.table");

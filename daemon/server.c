@@ -133,6 +133,8 @@ static void on_tick(uv_timer_t *timer)
 		else if (at->state == SESSION_IDLE && (at->flags & BOARD_SCORE) && seconds_since(at->used_at, SCORED_S))
 			run_drop(&s->sessions, at);
 	}
+	if (s->arena.n_short > 0)
+		run_settle(&s->sessions); /* others may have made room in the tmpfs meanwhile */
 	transfers_expire(&s->transfers);
 	if (s->spill.enabled)
 		spill_tick(&s->spill, s->config->spill_after);
@@ -150,6 +152,7 @@ void server_init(struct server *s)
 	TAILQ_INIT(&s->open);
 	TAILQ_INIT(&s->turns);
 	arena_init(&s->arena, s->store->set.fds[KEEP_PAGES], &s->store->arena);
+	s->arena.reserves = s->store->set.in_folder;
 	s->sessions.board = s->store->board;
 	s->sessions.arena = &s->arena;
 	s->sessions.n_vocab = s->store->hp.n_vocab;

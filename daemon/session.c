@@ -183,13 +183,26 @@ static void reserve_number(struct sessions *t, struct owner *o, uint64_t number)
 	note_number(t, number);
 }
 
-/* A session in a free slot, of which there is one, with an empty record; nobody finds it yet. */
-static struct session *take_slot(struct sessions *t, struct owner *o, const char *name, size_t name_length, const char *request,
-				 size_t request_length)
+bool session_room(const struct sessions *t, struct session *s, uint32_t n_tokens)
 {
-	CHECK(t->n_free > 0);
-	struct session *s = make_session(o, t->free_slots[--t->n_free], name, name_length, request, request_length);
+	enum { MORE = 1024 }; /* tokens: a page of the machine's */
+	uint32_t most = t->board.n_context, room = n_tokens + MORE < most ? n_tokens + MORE : most;
+	if (n_tokens <= s->room || !t->board.reserves)
+		return true;
+	if (board_reserve(&t->board, s->slot, room) < 0)
+		return false;
+	s->room = room;
+	return true;
+}
+
+/* A session in a free slot, with an empty record; nobody finds it yet. NULL: there is no slot, or no memory for n_tokens. */
+static struct session *take_slot(struct sessions *t, struct owner *o, const char *name, size_t name_length, const char *request,
+				 size_t request_length, uint32_t n_tokens)
+{
 	struct board_header *h = t->board.header;
+	if (t->n_free == 0 || board_reserve(&t->board, t->free_slots[t->n_free - 1], n_tokens) < 0)
+		return NULL;
+	struct session *s = make_session(o, t->free_slots[--t->n_free], name, name_length, request, request_length);
 	if (s->slot >= atomic_load_explicit(&h->n_used, memory_order_relaxed))
 		atomic_store_explicit(&h->n_used, s->slot + 1, memory_order_release);
 	stopping_place("falcond.session.used");
@@ -202,14 +215,13 @@ struct session *session_new(struct sessions *t, struct owner *o, const char *nam
 			    size_t request_length)
 {
 	char number[BOARD_NAME];
-	if (t->n_free == 0)
-		return NULL;
 	if (name == NULL) {
 		name_length = (size_t)snprintf(number, sizeof number, "~%llu", (unsigned long long)take_number(t, o));
 		name = number;
 	}
-	struct session *s = take_slot(t, o, name, name_length, request, request_length);
-	place(t, s);
+	struct session *s = take_slot(t, o, name, name_length, request, request_length, 0);
+	if (s != NULL)
+		place(t, s);
 	return s;
 }
 
@@ -268,9 +280,9 @@ struct session *session_adopt(struct sessions *t, struct owner *o, const struct 
 struct session *session_restore(struct sessions *t, struct owner *o, const struct board_record *from, const void *ids,
 				const void *probs, uint32_t n_tokens)
 {
-	if (t->n_free == 0)
+	struct session *s = take_slot(t, o, from->name, from->name_length, from->request, from->request_length, n_tokens);
+	if (s == NULL)
 		return NULL;
-	struct session *s = take_slot(t, o, from->name, from->name_length, from->request, from->request_length);
 	struct board_record *r = board_record(&t->board, s->slot);
 	read_record(s, from);
 	s->started = 0; /* a number of another board's */

@@ -62,6 +62,7 @@ struct session {
 	uint32_t leader, leader_run, n_coming; /* following: slot and run, until it has passed so many pages */
 	enum board_reason finish;  /* of the last run; 0: none */
 	uint32_t failed;           /* not 0: the engine died of it alone, twice: as the record says */
+	uint32_t room;             /* tokens that its log has memory for, where that is taken ahead (board_reserve) */
 	uint64_t started;          /* number of the run's beginning: lower goes first when pages are scarce */
 	uint64_t queued, reserved, probs; /* what the owner's counters hold of it */
 
@@ -130,7 +131,7 @@ struct session *session_find_request(const struct sessions *t, const struct owne
 
 /*
  * A new session in a free slot, with an empty record on the board and the name and request id in it. name NULL: a name like ~7.
- * NULL if there is no slot. The caller fills the rest and starts it, or drops it.
+ * NULL if there is no slot, or no memory. The caller fills the rest and starts it, or drops it.
  */
 struct session *session_new(struct sessions *t, struct owner *o, const char *name, size_t name_length, const char *request,
 			    size_t request_length);
@@ -144,14 +145,17 @@ struct session *session_adopt(struct sessions *t, struct owner *o, const struct 
 /*
  * A session of a record and its log from elsewhere (another board, a file), in a free slot and without pages. The record was
  * checked against the board; its n_tokens ids need not be aligned, nor the entries of its log-probabilities, if its flags say that it
- * has some (NULL: they are lost, and so are those of its next tokens). NULL if there is no slot. It is there, for a falcond that
- * starts anew, once run_rest(), run_hold() or run_start() has it.
+ * has some (NULL: they are lost, and so are those of its next tokens). NULL if there is no slot, or no memory. It is there, for a
+ * falcond that starts anew, once run_rest(), run_hold() or run_start() has it.
  */
 struct session *session_restore(struct sessions *t, struct owner *o, const struct board_record *from, const void *ids,
 				const void *probs, uint32_t n_tokens);
 
 /* Counts what the run's log-probabilities may need, until the session is forgotten; a later run stands in the same place. */
 void session_count_probs(const struct sessions *t, struct session *s);
+
+/* Takes memory for a log of n_tokens and a little more. False: there is none. */
+bool session_room(const struct sessions *t, struct session *s, uint32_t n_tokens);
 
 /* The number that the owner's next session without a name will be called by. */
 uint64_t session_number(const struct sessions *t, const struct owner *o);

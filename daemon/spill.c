@@ -505,7 +505,7 @@ static int restore(struct spill *p, const struct spill_entry *at, const struct s
 		run_drop(t, s);
 	}
 	if ((s = session_restore(t, o, r, head->log, head->probs, head->header.n_tokens)) == NULL)
-		return err_set(e, -ENOSPC, "no slot is free for it");
+		return err_set(e, -ENOSPC, "no slot or no memory is free for it");
 	spill_take_head(s, head);
 	s->disk_generation = r->generation;
 	s->disk_tokens = head->header.n_tokens;

@@ -142,13 +142,16 @@ int store_share_weights(struct store *s, struct keep *k, const struct keep_set *
 }
 
 /* Pages that fit the memory that sessions may use. */
-static int count_pages(const struct store *s, const struct config *c, uint32_t *ret, struct err *e)
+static int count_pages(const struct store *s, const struct keep *k, const struct config *c, uint32_t *ret, struct err *e)
 {
 	struct pages_header one;
 	pages_plan(&s->hp, (uint32_t)c->kv, 1, &one);
 	uint64_t left = s->available > s->weights_size ? s->available - s->weights_size : 0, budget = left / 2;
 	if (c->memory != 0)
 		budget = c->memory > s->weights_size ? c->memory - s->weights_size : 0;
+	uint64_t room = keep_room(k) / 8 * 7; /* an eighth for the board */
+	if (budget > room)
+		budget = room;
 	uint64_t n = budget / (one.stride + sizeof(struct pages_head));
 	if (n == 0) {
 		err_set(e, -ENOMEM, "%llu MiB of memory hold the weights (%llu MiB) and no page of keys and values",
@@ -194,7 +197,10 @@ int store_lock(int fd, struct err *e)
 static int open_board(struct store *s, struct err *e)
 {
 	int fd = s->set.fds[KEEP_BOARD], r = store_lock(fd, e);
-	return r < 0 ? r : board_map(fd, &s->board_size, &s->board, e);
+	if (r == 0)
+		r = board_map(fd, &s->board_size, &s->board, e);
+	s->board.reserves = s->set.in_folder;
+	return r;
 }
 
 /* The header of the board that this configuration asks for, over an arena that is there. */
@@ -215,7 +221,7 @@ int store_make_arena(struct store *s, struct keep *k, const struct config *c, st
 {
 	uint32_t n_pages = 0;
 	struct timespec now;
-	int r = count_pages(s, c, &n_pages, e);
+	int r = count_pages(s, k, c, &n_pages, e);
 	if (r < 0)
 		return r;
 	struct pages_header h;

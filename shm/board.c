@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
 #include "shm/board.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -108,6 +110,27 @@ int board_map(int fd, uint64_t *ret_size, struct board *ret_board, struct err *e
 	*ret_board = b;
 	*ret_size = h.size;
 	return 0;
+}
+
+static int reserve(const struct board *b, const void *first, uint64_t bytes)
+{
+	off_t at = (const uint8_t *)first - (const uint8_t *)b->header;
+	return !b->reserves || fallocate(b->fd, FALLOC_FL_KEEP_SIZE, at, (off_t)bytes) == 0 ? 0 : -errno;
+}
+
+int board_reserve(const struct board *b, uint32_t slot, uint32_t n_tokens)
+{
+	int r = reserve(b, &b->words[slot], sizeof *b->words);
+	if (r == 0)
+		r = reserve(b, board_table(b, slot), (uint64_t)b->n_table * sizeof(uint32_t));
+	if (r == 0)
+		r = reserve(b, board_record(b, slot), BOARD_RECORD_SIZE + (uint64_t)n_tokens * sizeof(int32_t));
+	return r;
+}
+
+int board_reserve_ring(const struct board *b)
+{
+	return reserve(b, b->ring, (uint64_t)BOARD_RING * b->ring_stride);
 }
 
 void board_repair(const struct board *b)

@@ -263,6 +263,7 @@ struct board {
 	uint8_t *ring;             /* [BOARD_RING][ring_stride] */
 	uint8_t *logs;             /* [n_slots][log_stride] */
 	int fd;                    /* of the segment, for what is not mapped; -1: not known */
+	bool reserves;             /* the segment is a file of a tmpfs, which may be full: memory is taken before it is written to */
 	uint32_t n_slots, n_context, n_table, ring_stride;
 	uint64_t log_stride, probs_offset, probs_stride;
 	uint8_t fixed[BOARD_FIXED];
@@ -314,6 +315,13 @@ static inline uint32_t board_payload(const struct board *b)
 {
 	return (b->ring_stride - (uint32_t)sizeof(struct board_row)) / (uint32_t)sizeof(float);
 }
+
+/*
+ * falcond's, where `reserves`: takes the memory of a slot with a log of n_tokens, or of the rows ring; a store there would otherwise
+ * end whoever makes it (SIGBUS). 0 or -errno: there is none.
+ */
+int board_reserve(const struct board *b, uint32_t slot, uint32_t n_tokens);
+int board_reserve_ring(const struct board *b);
 
 /* falcond's: the constant part of the header as it was, for the next engine to find. */
 void board_repair(const struct board *b);
