@@ -30,7 +30,7 @@ int spill_folder_open(const char *path, const uint8_t source[16], struct err *e)
 int spill_write(int fd, uint8_t *head, size_t bytes, const struct spill_pages *pages, int older, const struct spill_model *m,
 		uint32_t *ret_kv, struct err *e);
 
-/* The same as FOLDER/owner/name.session, which is replaced once it stands. older_kv: positions to take from it without `pages`. */
+/* The same as FOLDER/owner/name.session, which is replaced once it stands; without `pages` those of the one before are taken. */
 int spill_store(int folder, uint64_t owner, const char *name, uint8_t *head, size_t bytes, const struct spill_pages *pages,
 		const struct spill_model *m, uint32_t *ret_kv, struct err *e);
 

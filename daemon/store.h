@@ -10,7 +10,6 @@
 #include "daemon/keep.h"
 #include "shm/board.h"
 #include "text/template.h"
-#include "text/template.h"
 #include "text/tokenizer.h"
 
 struct store {

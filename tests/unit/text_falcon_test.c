@@ -10,9 +10,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <cmocka.h>
 
-#include "base/clock.h"
 #include "tests/support/blob.h"
 #include "tests/support/vectors.h"
 
@@ -45,6 +45,14 @@ static void a_byte_without_a_token_is_left_out(void **state)
 	}
 }
 
+/* Of the processor, so that others who use it do not count. */
+static uint64_t used_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 static void a_megabyte_of_one_letter_takes_less_than_two_seconds(void **state)
 {
 	(void)state;
@@ -53,9 +61,9 @@ static void a_megabyte_of_one_letter_takes_less_than_two_seconds(void **state)
 	memset(text, 'a', n);
 	struct ids list = {0};
 	struct err e = {0};
-	uint64_t start = clock_ns();
+	uint64_t start = used_ns();
 	assert_int_equal(tokenizer_encode(tokenizer, text, n, true, &list, &e), 0);
-	uint64_t took = clock_ns() - start;
+	uint64_t took = used_ns() - start;
 	size_t at = 0;
 	for (size_t i = 0; i < list.length; i++) {
 		size_t length;
