@@ -324,6 +324,7 @@ static void append(struct request *q)
 	}
 	if (set_params(q, s) < 0)
 		return;
+	stream_done(&s->stream); /* it was cut by the terms of the run before */
 	s->flags = flags;
 	write_log(q, s, q->in.at);
 	s->n_given = s->n_tokens = end;
