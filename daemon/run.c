@@ -138,6 +138,7 @@ static uint32_t write_terms(struct sessions *t, struct session *s)
 	r->first_cursor = s->first_cursor;
 	r->first_seed = s->first_seed;
 	r->generation++;
+	stopping_place("falcond.terms.written");
 	return run;
 }
 
