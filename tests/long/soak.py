@@ -231,10 +231,10 @@ class Plain:
         return json.loads(self.take(length)[4:])
 
 
-def make(c, prefix):
+def make(c, prefix, n=SESSIONS):
     """Sessions that begin alike, with a few tokens of their own each, as under one long system prompt. Returns tokens of one."""
     common = [7 + i * 31 % 2000 for i in range(480)]
-    for first in range(0, SESSIONS, 200):
+    for first in range(0, n, 200):
         runs = [c.generate(ids=[*common, 11 + i % 2000, 12 + i // 2000], session=f"{prefix}{i}", n=2, ignore_eos=True)
                 for i in range(first, first + 200)]
         for run in runs:
@@ -242,8 +242,8 @@ def make(c, prefix):
     return len(common) + 4
 
 
-def drop(c, prefix):
-    for i in range(SESSIONS):
+def drop(c, prefix, n=SESSIONS):
+    for i in range(n):
         assert c.call("drop", session=f"{prefix}{i}")["dropped"]
 
 
@@ -251,8 +251,11 @@ def crowd(_):
     """Clients that are connected and say nothing, and sessions that nobody uses; and what is left of those that are dropped."""
     d = Falcond()
     clients = [Plain(d.path) for _ in range(CLIENTS)]
-    sizes, left = [d.memory()], []
+    sizes, left = [], []
     with client(d.url) as c:
+        make(c, "first", 200)  # what falcond and its engine need once is there
+        drop(c, "first", 200)
+        sizes.append(d.memory())
         for prefix in ("a", "b"):
             tokens = make(c, prefix)
             sizes.append(d.memory())
@@ -262,7 +265,7 @@ def crowd(_):
             drop(c, prefix)
             left.append(d.memory())
     d.end()
-    each = (sizes[1] - sizes[0]) / SESSIONS - tokens * 4  # with what falcond and the engine need once
+    each = (sizes[1] - sizes[0]) / SESSIONS - tokens * 4
     grown = left[1] - left[0]
     print(f"crowd: {CLIENTS} clients connected, {SESSIONS} sessions of {tokens} tokens resident; {each:.0f} bytes of an idle session beyond "
           f"its pages and the ids of its tokens; {grown} bytes more once others are made and dropped after them")

@@ -687,6 +687,7 @@ int main(void)
 		TEST(the_last_token_of_a_prompt_is_never_taken_from_others),
 		TEST(another_owners_text_is_not_there),
 		TEST(those_that_arrive_together_wait_for_the_first_and_hold_one_copy),
+		cmocka_unit_test(when_the_first_ends_early_the_next_goes_on_from_where_it_was),
 		TEST(one_that_waits_for_another_may_be_cancelled_or_dropped),
 		TEST(a_second_run_may_wait_for_another_session),
 		TEST(an_engine_that_dies_leaves_those_that_wait_with_its_successor),
