@@ -654,9 +654,10 @@ static void terms_that_were_being_written_when_falcond_was_killed_are_taken_back
 	struct fixture *f = *state;
 	struct session *s = begin(f, "a", 40, 10);
 	struct board_record *r = board_record(&f->t.board, s->slot);
+	const struct board_params params = {.top_p = 1, .repeat_penalty = 1};
+	r->params = params;
 	say(f, s, BOARD_DONE, 49, 50);
 	run_scan(&f->t);
-	struct board_params params = r->params;
 	board_record_begin(r, session_next_run(&f->t, s));
 	r->n_given = 45; /* some of the terms of what was to be appended */
 	r->n_end = 200;
