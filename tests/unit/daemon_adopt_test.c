@@ -329,6 +329,23 @@ static void after_three_deaths_over_a_board_its_token_logs_alone_are_trusted(voi
 	streams_survive(count_three_deaths, "3 falconds in a row ended over them");
 }
 
+static void each_falcond_that_dies_early_over_a_board_is_counted(void **state)
+{
+	(void)state;
+	struct keeper k;
+	keeper_start(&k);
+	keeper_kill(&k);
+	for (uint32_t n = 1; n <= 3; n++) {
+		daemon_launch(&k.d, k.yaml);
+		for (int i = 0; deaths(&k) != n; i++, usleep(1000))
+			assert_true(i < 60000);
+		keeper_kill(&k);
+	}
+	keeper_launch(&k);
+	assert_true(log_says(&k, "3 falconds in a row ended over them"));
+	keeper_end(&k);
+}
+
 static void after_six_deaths_falcond_starts_clean_and_says_so(void **state)
 {
 	(void)state;
@@ -515,6 +532,7 @@ int main(void)
 		cmocka_unit_test(a_board_of_another_version_says_so_and_still_has_its_token_logs),
 		cmocka_unit_test(sessions_of_another_arithmetic_are_computed_again),
 		cmocka_unit_test(after_three_deaths_over_a_board_its_token_logs_alone_are_trusted),
+		cmocka_unit_test(each_falcond_that_dies_early_over_a_board_is_counted),
 		cmocka_unit_test(after_six_deaths_falcond_starts_clean_and_says_so),
 		cmocka_unit_test(a_falcond_that_serves_well_takes_its_count_back),
 		cmocka_unit_test(sessions_keep_names_replies_and_order),
