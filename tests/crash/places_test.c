@@ -108,6 +108,19 @@ static void expect_same_work(const struct work *w, const struct work *quiet, con
 		fail_msg("killed at %s, what was scored or forked differs", place);
 }
 
+/* What was dropped stays dropped, whoever died meanwhile. */
+static void expect_dropped(int c, const char *prefix, const char *place)
+{
+	size_t i;
+	json_t *r = wire_ask(c, "{\"op\":\"sessions\"}"), *s;
+	json_array_foreach (json_object_get(r, "sessions"), i, s) {
+		const char *name = json_string_value(json_object_get(s, "session"));
+		if (strncmp(name, prefix, strlen(prefix)) == 0)
+			fail_msg("killed at %s, the dropped session %s is there", place, name);
+	}
+	json_decref(r);
+}
+
 static void work_done(struct work *w)
 {
 	streams_done(&w->s);
@@ -152,6 +165,7 @@ static void nothing_is_lost_wherever_the_engine_is_killed(void **state)
 				fail_msg("%s was never passed", places[i]);
 			expect_same_work(&killed, &quiet, places[i]);
 			work_done(&killed);
+			expect_dropped(c, "killed", places[i]);
 		}
 	assert_true(reached >= 15);
 	hooks_disarm(h);
@@ -224,6 +238,7 @@ static void nothing_is_lost_wherever_falcond_is_killed(void **state)
 				fail_msg("%s was never passed", places[i]);
 			expect_same_work(&killed, &quiet, places[i]);
 			work_done(&killed);
+			expect_dropped(c, "killed", places[i]);
 		}
 	assert_true(reached >= 12);
 	hooks_disarm(h);
