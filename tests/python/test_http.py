@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """HTTP as OpenAI's own client and plain sockets see it. $FALCOND_HTTP is host:port and $FALCOND_HTTP_SOCKET the path of a Unix
 socket of the same falcond with the bundled model; $FALCOND_SOCKET is its nng socket, $FALCOND_EVENTS its PUB socket."""
+import asyncio
 import http.client
 import json
 import os
@@ -213,6 +214,37 @@ class OpenAI(unittest.TestCase):
         stop = whole.split()[3]
         got = self.client.completions.create(model="any", prompt=PROMPT, max_tokens=40, temperature=0, stop=[stop]).choices[0]
         self.assertEqual((got.text, got.finish_reason), (whole[: whole.index(stop)], "stop"))
+
+    def test_a_dropped_answer_stops_and_its_conversation_computes_only_what_is_new(self):
+        talk = [{"role": "user", "content": "The fisherman and his wife lived by the sea. " * 8}]
+        ask = dict(model="any", max_tokens=1500, seed=1, extra_body={"ignore_eos": True})
+        with self.client.chat.completions.create(messages=talk, stream=True, **ask) as stream:
+            text = ""
+            for chunk in stream:
+                text += chunk.choices[0].delta.content or ""
+                if len(text) > 200:
+                    break
+        self.assertTrue(eventually(lambda: sessions() == []))  # it generates no more
+        talk += [{"role": "assistant", "content": text}, {"role": "user", "content": "And then?"}]
+        ask["max_tokens"] = 1
+        usage = self.client.chat.completions.create(messages=talk, **ask).usage
+        # All but the last pages, of 32 tokens each: the answer's last one was not full, and behind it stands what is new.
+        self.assertGreater(usage.prompt_tokens_details.cached_tokens, usage.prompt_tokens - 3 * 32)
+        self.assertEqual(usage.prompt_tokens_details.cached_tokens % 32, 0)
+
+    def test_fifty_streams_at_once_are_the_answers_that_they_are_alone(self):
+        ask = dict(model="any", prompt=PROMPT, max_tokens=24, extra_body={"ignore_eos": True})
+        wanted = [self.client.completions.create(seed=s, **ask).choices[0].text for s in range(5)]
+
+        async def one(client, seed):
+            stream = await client.completions.create(seed=seed, stream=True, **ask)
+            return "".join([chunk.choices[0].text async for chunk in stream if chunk.choices])
+
+        async def all():
+            async with openai.AsyncOpenAI(base_url=f"http://{ADDRESS}/v1", api_key="none", max_retries=0, timeout=120) as client:
+                return await asyncio.gather(*[one(client, i % 5) for i in range(50)])
+
+        self.assertEqual(asyncio.run(all()), wanted * 10)
 
     def test_errors_have_the_shape_that_the_package_knows(self):
         with self.assertRaises(openai.BadRequestError) as caught:
