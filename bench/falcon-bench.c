@@ -150,7 +150,7 @@ static int open_segments(struct bench *b, int weights, struct err *e)
 	board.chunk_ms = UINT32_MAX; /* nobody else waits */
 	pages_plan(&image.hparams, b->o.kv, b->o.batch * board.n_table, &pages);
 	memcpy(pages.fingerprint, image.fingerprint, sizeof pages.fingerprint);
-	int board_fd = make_segment("board", &board, sizeof board, board_segment_bytes(&board), e);
+	int board_fd = make_segment("board", &board, sizeof board, board.size, e);
 	int pages_fd = board_fd < 0 ? board_fd : make_segment("pages", &pages, sizeof pages, pages.size, e);
 	int r = pages_fd < 0 ? pages_fd : segments_open(weights, pages_fd, board_fd, b->o.dense, &b->segments, e);
 	if (board_fd >= 0)

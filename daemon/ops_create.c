@@ -4,7 +4,6 @@
  * tells whether it has been done, and then the first reply is given again. Tokenizing may take a turn in a thread, so what
  * was checked before it is checked again after.
  */
-#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -68,9 +67,9 @@ static int admit_probs(struct request *q, uint32_t flags, uint32_t n_given, uint
 	uint64_t need = end > n_given ? probs_bytes(flags, end - n_given) : 0, limit = q->server->config->limits.logprobs;
 	if (need <= counted || q->owner->probs + need - counted <= limit)
 		return 0;
-	request_failf(q, IPC_TOO_MANY, "ask for a smaller `n` or less `logprobs`, or drop sessions whose log-probabilities you have read",
-		      "your log-probabilities would need %llu bytes, the limit is %llu", (unsigned long long)(q->owner->probs + need - counted),
-		      (unsigned long long)limit);
+	request_failf(q, IPC_TOO_MANY, "ask for a smaller `n` or less `logprobs`, or drop sessions that have told you theirs",
+		      "your log-probabilities would need %llu bytes, the limit is %llu",
+		      (unsigned long long)(q->owner->probs + need - counted), (unsigned long long)limit);
 	return -1;
 }
 
@@ -205,13 +204,17 @@ static void refuse_full(struct request *q)
 	request_failf(q, IPC_NO_MEMORY, "try again when other sessions have ended", "the folder of `segments` is full");
 }
 
-/* A session with room for n_tokens; NULL: there is none, and the request has been answered. */
-static struct session *make_session(struct request *q, const struct ipc_text *name, uint32_t n_tokens)
+/*
+ * A session with room for n_tokens, and for log-probabilities of tokens [first, end) if the flags ask for them; NULL: there is none, and
+ * the request has been answered.
+ */
+static struct session *make_session(struct request *q, const struct ipc_text *name, uint32_t n_tokens, uint32_t flags, uint32_t first,
+				    uint32_t end)
 {
 	struct sessions *t = &q->server->sessions;
 	const struct ipc_text *id = &q->in.request_id;
 	struct session *s = session_new(t, q->owner, name->data, name->length, id->data, id->length);
-	if (s != NULL && session_room(t, s, n_tokens))
+	if (s != NULL && session_room(t, s, n_tokens) && session_take_probs(t, s, flags, first, end))
 		return s;
 	if (s != NULL)
 		run_drop(t, s);
@@ -241,7 +244,7 @@ static void generate(struct request *q)
 	uint64_t end = (uint64_t)n + q->in.n;
 	if (admit(q, NULL, n, share_tokens(&h), held, end) < 0 || admit_probs(q, flags, n, end, 0) < 0 || ops_make_room(q, NULL) < 0)
 		return;
-	struct session *s = make_session(q, &q->in.session, n);
+	struct session *s = make_session(q, &q->in.session, n, flags, n, n + q->in.n);
 	if (s == NULL)
 		return;
 	struct board_record *r = board_record(&t->board, s->slot);
@@ -256,7 +259,6 @@ static void generate(struct request *q)
 	s->first_given = s->first_cursor = n;
 	s->n_cached = s->first_cached = share_tokens(&h);
 	s->first_seed = r->params.seed;
-	session_count_probs(t, s);
 	metrics_run_begins(s);
 	run_start(t, s);
 	reply_run(q, s, n, s->n_cached, r->params.seed);
@@ -318,7 +320,7 @@ static void append(struct request *q)
 	if (!may_append(q, s) || admit(q, s, end, known, s->releasing ? 0 : s->n_pages, (uint64_t)end + n) < 0 ||
 	    admit_probs(q, flags, end, (uint64_t)end + n, s->probs) < 0)
 		return;
-	if (!session_room(t, s, end)) {
+	if (!session_room(t, s, end) || !session_take_probs(t, s, flags, end, end + n)) {
 		refuse_full(q);
 		return;
 	}
@@ -331,7 +333,6 @@ static void append(struct request *q)
 	s->n_end = end + n;
 	s->n_kv = n_kv;
 	s->n_cached = known;
-	session_count_probs(t, s);
 	metrics_run_begins(s);
 	run_start(t, s);
 	reply_run(q, s, end, s->n_cached, r->params.seed);
@@ -349,17 +350,6 @@ void op_append(struct request *q)
 	for (uint32_t i = q->in.at > TEMPLATE_BEFORE ? q->in.at - TEMPLATE_BEFORE : 0; q->in.at <= s->n_tokens && i < q->in.at; i++)
 		ids_add(&q->before, board_log(&q->server->sessions.board, s->slot)[i]);
 	request_work(q, ops_heavy(q), ops_make_ids, append);
-}
-
-/* What the donor's run has said of its tokens. Without memory for it the new session tells no log-probabilities. */
-static void copy_probs(struct sessions *t, struct session *s, const struct session *donor)
-{
-	uint32_t n = donor->n_tokens - donor->n_given;
-	void *entries = xmalloc(probs_bytes(s->flags, n) + 1);
-	if (probs_read(&t->board, donor->slot, s->flags, 0, n, entries) < 0 || probs_write(&t->board, s->slot, s->flags, 0, n, entries) < 0)
-		s->flags &= ~(uint32_t)(BOARD_LOGPROBS | BOARD_TOPS);
-	free(entries);
-	session_count_probs(t, s);
 }
 
 /* The new session has the donor's record but for names, its log and what is computed of it. */
@@ -382,7 +372,8 @@ static void copy_session(struct request *q, struct session *s, const struct sess
 	s->n_end = donor->n_end;
 	s->n_tokens = s->first_cursor = donor->n_tokens;
 	memcpy(board_log(&t->board, s->slot), board_log(&t->board, donor->slot), donor->n_tokens * sizeof(int32_t));
-	copy_probs(t, s, donor);
+	memcpy(probs_at(&t->board, s->slot, s->flags, 0), probs_at(&t->board, donor->slot, s->flags, 0),
+	       probs_bytes(s->flags, donor->n_tokens - donor->n_given));
 	s->finish = donor->finish;
 	run_share_pages(t, s, donor);
 	s->n_cached = s->n_kv;
@@ -405,7 +396,7 @@ void op_fork(struct request *q)
 		return;
 	if (admit_probs(q, donor->flags, donor->n_given, donor->n_end, 0) < 0 || ops_make_room(q, donor) < 0)
 		return;
-	struct session *s = make_session(q, &q->in.new_session, donor->n_tokens);
+	struct session *s = make_session(q, &q->in.new_session, donor->n_tokens, donor->flags, donor->n_given, donor->n_end);
 	if (s == NULL)
 		return;
 	copy_session(q, s, donor);
@@ -425,13 +416,14 @@ static void score(struct request *q)
 		request_fail(q, &q->error);
 		return;
 	}
-	if (answered(q, &unnamed) || admit(q, NULL, n, 0, 0, n) < 0 || ops_make_room(q, NULL) < 0)
+	uint32_t flags = BOARD_SCORE | (q->in.op == IPC_EMBED ? BOARD_HIDDEN : run_flags(q, q->in.rows ? BOARD_ROWS : 0));
+	if (answered(q, &unnamed) || admit(q, NULL, n, 0, 0, n) < 0 || admit_probs(q, flags, 0, n, 0) < 0 || ops_make_room(q, NULL) < 0)
 		return;
 	if (board_reserve_ring(&t->board) < 0) {
 		refuse_full(q);
 		return;
 	}
-	struct session *s = make_session(q, &unnamed, n);
+	struct session *s = make_session(q, &unnamed, n, flags, 0, n);
 	if (s == NULL)
 		return;
 	struct board_record *r = board_record(&t->board, s->slot);
@@ -439,7 +431,7 @@ static void score(struct request *q)
 	if (q->in.op == IPC_EMBED)
 		r->priority = priority_of(&q->in);
 	write_log(q, s, 0);
-	s->flags = BOARD_SCORE | (q->in.op == IPC_EMBED ? BOARD_HIDDEN : q->in.rows ? BOARD_ROWS : 0);
+	s->flags = flags;
 	s->n_given = s->n_tokens = s->n_end = s->first_given = n;
 	scores_init(&s->scores, n, t->n_vocab, t->n_embd, s->flags);
 	run_start(t, s);

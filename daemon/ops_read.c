@@ -9,10 +9,7 @@
 #include "daemon/ops.h"
 #include "shm/probs.h"
 
-enum {
-	IDS_MOST = 16384, /* of one reply */
-	LOGPROBS_MOST = 16384,
-};
+enum { TOLD_MOST = 16384 }; /* ids, or likeliest tokens, of one reply */
 
 static const char *const finishes[] = {[BOARD_STOP] = "stop", [BOARD_EOS] = "eos", [BOARD_LENGTH] = "length",
 				       [BOARD_CONTEXT] = "context", [BOARD_CANCELLED] = "cancelled", [BOARD_ERROR] = "error"};
@@ -95,34 +92,34 @@ static json_t *top_json(const struct prob *top, uint32_t n, uint32_t n_vocab)
 	return list;
 }
 
-/* Adds what the run says of its tokens [from, to): null of one that no sound engine wrote. */
-static void add_logprobs(const struct request *q, const struct session *s, json_t *r, uint32_t from, uint32_t to)
+/*
+ * Adds what is said of n tokens, the first of which is at position `at` of the log: null of one that no sound engine wrote. A score
+ * run has other logprobs already, of the same numbers.
+ */
+static void add_probs(const struct request *q, const struct session *s, json_t *r, uint32_t at, uint32_t n)
 {
 	const struct sessions *t = &q->server->sessions;
-	const int32_t *log = board_log(&t->board, s->slot);
-	uint32_t n = to - from, per_token = probs_per_token(s->flags);
-	struct prob *entries = xcalloc((size_t)n * per_token + 1, sizeof *entries);
+	const int32_t *log = board_log(&t->board, s->slot) + at;
+	uint32_t per_token = probs_per_token(s->flags), first = at - (s->flags & BOARD_SCORE ? 1 : s->n_given);
+	const struct prob *entry = probs_at(&t->board, s->slot, s->flags, first);
 	json_t *logprobs = json_array(), *tops = json_array();
-	if (probs_read(&t->board, s->slot, s->flags, from - s->n_given, n, entries) < 0)
-		memset(entries, 0xff, (size_t)n * per_token * sizeof *entries);
-	for (uint32_t i = 0; i < n; i++) {
-		const struct prob *entry = entries + (size_t)i * per_token;
-		json_array_append_new(logprobs, entry->id == log[from + i] ? logprob_json(entry->logprob) : json_null());
+	for (uint32_t i = 0; i < n; i++, entry += per_token) {
+		json_array_append_new(logprobs, entry->id == log[i] ? logprob_json(entry->logprob) : json_null());
 		json_array_append_new(tops, top_json(entry + 1, per_token - 1, t->n_vocab));
 	}
-	json_object_set_new(r, "logprobs", logprobs);
+	if (!(s->flags & BOARD_SCORE))
+		json_object_set(r, "logprobs", logprobs);
 	if (per_token > 1)
-		json_object_set_new(r, "top_logprobs", tops);
-	else
-		json_decref(tops);
-	free(entries);
+		json_object_set(r, "top_logprobs", tops);
+	json_decref(logprobs);
+	json_decref(tops);
 }
 
 /* Tokens of one reply: fewer where much is told of each. */
 static uint32_t tokens_that_fit(const struct session *s)
 {
 	uint32_t per_token = probs_per_token(s->flags);
-	return per_token > 1 ? IDS_MOST / per_token : IDS_MOST;
+	return per_token > 1 ? TOLD_MOST / per_token : TOLD_MOST;
 }
 
 static json_t *text_reply(struct request *q, struct session *s)
@@ -140,7 +137,7 @@ static json_t *text_reply(struct request *q, struct session *s)
 			      text.length ? text.data : "", text.length, "cursor", (json_int_t)to);
 	buf_done(&text);
 	if (s->flags & BOARD_LOGPROBS)
-		add_logprobs(q, s, r, from, to);
+		add_probs(q, s, r, from, to - from);
 	if (to == from && !done)
 		json_object_set_new(r, "computed", json_integer(s->n_kv));
 	if (done)
@@ -157,12 +154,14 @@ static uint32_t rows_that_fit(const struct request *q, const struct session *s)
 
 static json_t *score_reply(struct request *q, struct session *s)
 {
-	uint32_t from = cursor_of(q, s), until = told_until(s), most = s->scores.rows ? rows_that_fit(q, s) : LOGPROBS_MOST;
+	uint32_t from = cursor_of(q, s), until = told_until(s), most = s->scores.rows ? rows_that_fit(q, s) : tokens_that_fit(s);
 	uint32_t to = until < from ? from : until - from > most ? from + most : until;
 	json_t *logprobs = json_array(), *r = json_object();
 	for (uint32_t p = from; p < to && p + 1 < s->n_tokens; p++)
 		json_array_append_new(logprobs, logprob_json(scores_logprob(&s->scores, p)));
 	json_object_set_new(r, "logprobs", logprobs);
+	if (s->flags & BOARD_LOGPROBS)
+		add_probs(q, s, r, from + 1, (uint32_t)json_array_size(logprobs));
 	if (s->scores.rows) {
 		struct buf rows = {0}, text = {0};
 		for (uint32_t p = from; p < to; p++)

@@ -118,7 +118,7 @@ static void write_record(struct sessions *t, const struct session *s)
 	r->version = BOARD_RECORD_VERSION;
 	r->capacity = t->board.n_context;
 	r->offset = (uint64_t)((const uint8_t *)r - (const uint8_t *)t->board.header);
-	r->probs_offset = probs_offset(&t->board, s->slot);
+	r->probs_offset = (uint64_t)((const uint8_t *)probs_at(&t->board, s->slot, 0, 0) - (const uint8_t *)t->board.header);
 	r->owner = s->owner->id;
 	r->used = s->used_at;
 	r->name_length = s->name_length;
@@ -225,14 +225,17 @@ struct session *session_new(struct sessions *t, struct owner *o, const char *nam
 	return s;
 }
 
-void session_count_probs(const struct sessions *t, struct session *s)
+bool session_take_probs(const struct sessions *t, struct session *s, uint32_t flags, uint32_t first, uint32_t end)
 {
-	uint32_t end = s->n_end < t->board.n_context ? s->n_end : t->board.n_context;
-	uint64_t need = end > s->n_given ? probs_bytes(s->flags, end - s->n_given) : 0;
+	uint32_t last = end < t->board.n_context ? end : t->board.n_context;
+	uint64_t need = last > first ? probs_bytes(flags, last - first) : 0;
 	if (need <= s->probs)
-		return;
+		return true;
+	if (board_reserve_probs(&t->board, s->slot, need) < 0)
+		return false;
 	s->owner->probs += need - s->probs;
 	s->probs = need;
+	return true;
 }
 
 uint32_t session_next_run(const struct sessions *t, const struct session *s)
@@ -273,7 +276,7 @@ struct session *session_adopt(struct sessions *t, struct owner *o, const struct 
 	s->n_pages = found->n_pages;
 	s->finish = found->finish;
 	place(t, s);
-	session_count_probs(t, s);
+	session_take_probs(t, s, s->flags, s->flags & BOARD_SCORE ? 0 : s->n_given, s->n_end);
 	return s;
 }
 
@@ -298,13 +301,15 @@ struct session *session_restore(struct sessions *t, struct owner *o, const struc
 	r->n_biases = from->n_biases;
 	memcpy(r->biases, from->biases, sizeof r->biases);
 	memcpy(board_log(&t->board, s->slot), ids, n_tokens * sizeof(int32_t));
-	if (s->flags & BOARD_LOGPROBS && (probs == NULL || n_tokens < s->n_given ||
-					  probs_write(&t->board, s->slot, s->flags, 0, n_tokens - s->n_given, probs) < 0))
+	uint32_t told = n_tokens > s->n_given ? n_tokens - s->n_given : 0, first = s->flags & BOARD_SCORE ? 0 : s->n_given;
+	bool room = session_take_probs(t, s, s->flags, first, s->n_end);
+	if (room && probs != NULL)
+		memcpy(probs_at(&t->board, s->slot, s->flags, 0), probs, probs_bytes(s->flags, told));
+	else if (!room || told > 0)
 		s->flags &= ~(uint32_t)(BOARD_LOGPROBS | BOARD_TOPS);
 	if (session_anonymous(s))
 		reserve_number(t, o, strtoull(s->name + 1, NULL, 10));
 	place(t, s);
-	session_count_probs(t, s);
 	return s;
 }
 
@@ -312,7 +317,7 @@ static void clear_slot(struct sessions *t, uint32_t slot)
 {
 	/* The log's memory goes back; a record of zeros is no session to anyone who reads the board later. */
 	madvise(board_record(&t->board, slot), t->board.log_stride, MADV_REMOVE);
-	probs_clear(&t->board, slot);
+	madvise(probs_at(&t->board, slot, 0, 0), t->board.probs_stride, MADV_REMOVE);
 }
 
 void sessions_adopted(struct sessions *t)

@@ -151,8 +151,11 @@ struct session *session_adopt(struct sessions *t, struct owner *o, const struct 
 struct session *session_restore(struct sessions *t, struct owner *o, const struct board_record *from, const void *ids,
 				const void *probs, uint32_t n_tokens);
 
-/* Counts what the run's log-probabilities may need, until the session is forgotten; a later run stands in the same place. */
-void session_count_probs(const struct sessions *t, struct session *s);
+/*
+ * Counts what log-probabilities of a run with these flags may need for tokens [first, end), and takes memory for them where that is
+ * taken ahead; until the session is forgotten, since a later run stands in the same place. False: there is no memory.
+ */
+bool session_take_probs(const struct sessions *t, struct session *s, uint32_t flags, uint32_t first, uint32_t end);
 
 /* Takes memory for a log of n_tokens and a little more. False: there is none. */
 bool session_room(const struct sessions *t, struct session *s, uint32_t n_tokens);

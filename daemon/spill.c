@@ -136,14 +136,9 @@ static uint8_t *head_of(const struct spill *p, const struct session *s, uint32_t
 	record.n_from = record.n_tokens = s->n_tokens;
 	record.kv_from = 0;
 	uint32_t n = s->n_tokens - s->n_given;
-	void *probs = xmalloc(probs_bytes(s->flags, n) + 1);
-	if (probs_read(b, s->slot, s->flags, 0, n, probs) < 0)
-		record.flags &= ~(uint32_t)(BOARD_LOGPROBS | BOARD_TOPS);
-	h.probs_bytes = probs_bytes(record.flags, n);
+	h.probs_bytes = probs_bytes(s->flags, n);
 	h.features = h.probs_bytes > 0 ? SPILL_PROBS : 0;
-	uint8_t *head = spill_compose(&h, &record, board_log(b, s->slot), probs, ret_bytes);
-	free(probs);
-	return head;
+	return spill_compose(&h, &record, board_log(b, s->slot), probs_at(b, s->slot, s->flags, 0), ret_bytes);
 }
 
 /* Pins the session's pages of the copy's positions; of fewer, if the page table has been damaged. */

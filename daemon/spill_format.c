@@ -22,7 +22,7 @@ uint64_t spill_head_bytes(const struct spill_header *h)
 
 uint64_t spill_head_most(uint32_t n_context)
 {
-	return head_bytes(n_context, probs_stride(n_context));
+	return head_bytes(n_context, probs_bytes(board_logprobs(BOARD_TOP), n_context));
 }
 
 uint64_t spill_page_stride(uint64_t page_bytes)
@@ -48,7 +48,7 @@ int spill_head_length(const uint8_t *bytes, size_t length, const struct spill_mo
 			       h.features, SPILL_VERSION);
 	if (h.n_tokens > m->n_context)
 		return err_set(e, -EINVAL, "%u tokens, a session may have %u", h.n_tokens, m->n_context);
-	if (h.probs_bytes > probs_stride(m->n_context) || (h.probs_bytes > 0) != ((h.features & SPILL_PROBS) != 0))
+	if (h.probs_bytes > probs_bytes(board_logprobs(BOARD_TOP), m->n_context) || (h.probs_bytes > 0) != ((h.features & SPILL_PROBS) != 0))
 		return err_set(e, -EINVAL, "%llu bytes of log-probabilities, features %#x", (unsigned long long)h.probs_bytes, h.features);
 	*ret = spill_head_bytes(&h);
 	return 0;

@@ -196,9 +196,13 @@ int store_lock(int fd, struct err *e)
 
 static int open_board(struct store *s, struct err *e)
 {
+	void *base;
 	int fd = s->set.fds[KEEP_BOARD], r = store_lock(fd, e);
-	if (r == 0)
-		r = board_map(fd, &s->board_size, &s->board, e);
+	if (r < 0 || (r = segment_map(fd, true, &base, &s->board_size, e)) < 0)
+		return r;
+	if ((r = board_open(base, s->board_size, &s->board, e)) < 0)
+		munmap(base, s->board_size);
+	s->board.fd = fd;
 	s->board.reserves = s->set.in_folder;
 	return r;
 }
@@ -235,7 +239,7 @@ int store_make_arena(struct store *s, struct keep *k, const struct config *c, st
 	plan_board(s, c, &board);
 	clock_gettime(CLOCK_REALTIME, &now);
 	board.created = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-	r = make_segment(s, k, KEEP_BOARD, &board, sizeof board, board_segment_bytes(&board), e);
+	r = make_segment(s, k, KEEP_BOARD, &board, sizeof board, board.size, e);
 	return r < 0 ? r : open_board(s, e);
 }
 

@@ -26,10 +26,9 @@ static int open_pages(int fd, struct segments *s, struct err *e)
 
 static int open_board(int fd, struct segments *s, struct err *e)
 {
-	int r = board_map(fd, &s->board_size, &s->board, e);
-	if (r < 0)
+	int r = segment_map(fd, true, &s->board_base, &s->board_size, e);
+	if (r < 0 || (r = board_open(s->board_base, s->board_size, &s->board, e)) < 0)
 		return r;
-	s->board_base = s->board.header;
 	const struct board_header *h = s->board.header;
 	const struct weights_hparams *hp = &s->model.hp;
 	if (h->n_context > hp->n_context)

@@ -20,7 +20,7 @@ struct segments {
 
 /*
  * Maps the descriptors and checks what is in them, for an engine whose dense products are of this kind (enum forward_dense).
- * The descriptors stay the caller's; the board's must stay open for runs with log-probabilities. 0 or -errno.
+ * The descriptors stay the caller's. 0 or -errno.
  */
 int segments_open(int weights, int pages, int board, uint32_t dense, struct segments *ret, struct err *e);
 void segments_close(struct segments *s);

@@ -260,17 +260,11 @@ uint32_t slots_draft_room(const struct slots *s, const struct session *o)
 	return end > o->n_tokens + 1 ? end - o->n_tokens - 1 : 0;
 }
 
-bool slots_say(struct slots *s, struct session *o, const struct prob *entries, uint32_t n)
+void slots_say(struct slots *s, const struct session *o, uint32_t first, const struct prob *entries, uint32_t n)
 {
-	const struct board_record *r = &o->record;
-	CHECK(o->n_tokens + n <= s->segments->board.n_context);
-	int code = probs_write(&s->segments->board, o->slot, r->flags, o->n_tokens - r->n_given, n, entries);
+	CHECK(first + n <= s->segments->board.n_context);
+	memcpy(probs_at(&s->segments->board, o->slot, o->record.flags, first), entries, probs_bytes(o->record.flags, n));
 	stopping_place("engine.say.entries");
-	if (code == 0)
-		return true;
-	err_set(&s->refused, code, "slot %u: its log-probabilities cannot be kept: %s", o->slot, strerror(-code));
-	slots_end(s, o, BOARD_ERROR);
-	return false;
 }
 
 uint32_t slots_advance(struct slots *s, struct session *o, uint32_t n_kv, const int32_t *tokens, uint32_t n)

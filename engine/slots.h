@@ -60,11 +60,8 @@ static inline bool slots_decoding(const struct session *o)
 /* Tokens that may be drafted to follow o's last one: so many have a page, and one more is wanted after them. */
 uint32_t slots_draft_room(const struct slots *s, const struct session *o);
 
-/*
- * Keeps the entries (shm/probs.h) of the n tokens that o is about to be advanced by. False: there was no memory for them, the run
- * has been ended and o is gone.
- */
-bool slots_say(struct slots *s, struct session *o, const struct prob *entries, uint32_t n);
+/* Keeps n entries (shm/probs.h), the first in place `first`, before o is advanced by their tokens or positions. */
+void slots_say(struct slots *s, const struct session *o, uint32_t first, const struct prob *entries, uint32_t n);
 
 /*
  * Publishes that positions below n_kv are computed and that these n tokens follow, the last of them at n_kv (n is 0 where no

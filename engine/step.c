@@ -343,12 +343,16 @@ static void finish_row(struct step *s, struct row *row, struct sampler *sampler)
 	struct session *o = row->session;
 	const int32_t *log = board_log(&s->segments->board, o->slot);
 	uint32_t next = row->position + 1, n_vocab = s->segments->model.hp.n_vocab;
-	if (row->probs != NULL)
+	if (o->record.flags & BOARD_SCORE) {
+		bool follows = next < o->n_tokens;
+		row->logprob = follows ? sampler_logprob(s->kernels, row->logits, n_vocab, log[next]) : 0;
+		if (follows && row->probs != NULL)
+			sampler_probs(sampler, s->kernels, row->logits, log[next], board_top(o->record.flags), row->probs);
+	} else if (row->probs != NULL) {
 		row->token = sampler_draw_probs(sampler, s->kernels, row->logits, &o->record, log, next, row->probs);
-	else if (!(o->record.flags & BOARD_SCORE))
+	} else {
 		row->token = sampler_draw(sampler, s->kernels, row->logits, &o->record, log, next);
-	else
-		row->logprob = next < o->n_tokens ? sampler_logprob(s->kernels, row->logits, n_vocab, log[next]) : 0;
+	}
 }
 
 /* What every thread does in a step: its part of the forward pass, which ends with a barrier, then rows of logits one by one. */
@@ -393,9 +397,15 @@ static uint32_t publish_tokens(struct step *s, struct session *o, const struct r
 	while (right < draft.n && log[right] == tokens[right])
 		right++;
 	speculate_learn(&o->speculate, draft.n, right, draft.cost);
-	if (rows[0].probs != NULL && !slots_say(&s->slots, o, rows[0].probs, right + 1))
-		return 0;
+	if (rows[0].probs != NULL)
+		slots_say(&s->slots, o, o->n_tokens - o->record.n_given, rows[0].probs, right + 1);
 	return slots_advance(&s->slots, o, rows[right].position + 1, tokens, right + 1);
+}
+
+/* Of the rows of a score run those that a token follows: nothing is said after the last one. */
+static uint32_t said_by(const struct session *o, const struct row *rows, uint32_t n_rows)
+{
+	return rows[n_rows - 1].position + 1 < o->n_tokens ? n_rows : n_rows - 1;
 }
 
 /* Publishes what became of span i. Returns tokens generated. */
@@ -414,6 +424,8 @@ static uint32_t publish(struct step *s, uint32_t i)
 		return 0;
 	}
 	if (o->record.flags & BOARD_SCORE) {
+		if (n_rows > 0 && rows[0].probs != NULL)
+			slots_say(&s->slots, o, rows[0].position, rows[0].probs, said_by(o, rows, n_rows));
 		if (span->hidden_out != NULL)
 			rows_publish_hidden(&s->segments->board, o->slot, o->run, span->first, span->hidden_out,
 					    s->segments->model.hp.n_embd, span->n);

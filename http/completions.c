@@ -4,6 +4,8 @@
  * are kept while there is room, so the same conversation sent again with one more message computes only that message. A client
  * that goes away has its sessions dropped, which ends their runs.
  *
+ * What a prompt's own tokens are told as (`echo` with `logprobs`) a score run of the prompt says before.
+ *
  * A client that reads slowly is waited for: no more is asked for while much is unsent, and a run that nobody asks about is
  * paused by falcond itself.
  */
@@ -31,6 +33,8 @@ struct choice {
 	uint64_t given, cached, generated;
 	struct buf text;        /* of a whole answer */
 	json_t *logprobs;       /* of a whole answer, or NULL */
+	json_t *echo;           /* the prompt's text, if it is told before the answer */
+	json_t *prompt;         /* {ids, logprobs, top_logprobs} of the prompt, if they are told */
 	uint64_t told;          /* characters of the tokens so far, where log-probabilities are asked for */
 	const char *finish;     /* NULL: not over */
 	bool waiting;           /* for the client to take what was sent */
@@ -72,10 +76,15 @@ static void send_event(struct completion *c, json_t *event)
 	json_decref(event);
 }
 
-static void ask_next(struct choice *k)
+static void ask(struct choice *k, exchange_then *then)
 {
 	json_t *next = json_pack("{s:s,s:O,s:I,s:i}", "op", "next", "session", k->session, "cursor", k->cursor, "wait_ms", WAIT_MS);
-	exchange_ask(k->c->x, next, advanced, k);
+	exchange_ask(k->c->x, next, then, k);
+}
+
+static void ask_next(struct choice *k)
+{
+	ask(k, advanced);
 }
 
 static void dropped(struct exchange *x, void *arg, const json_t *reply)
@@ -155,11 +164,11 @@ static bool failed(struct choice *k, const json_t *reply)
 	return true;
 }
 
-/* Log-probabilities of the tokens in a reply, or NULL. */
+/* Log-probabilities of the tokens in a reply, or of a prompt; or NULL. */
 static json_t *logprobs_of(struct choice *k, const json_t *reply)
 {
 	const struct http_options *o = &k->c->x->http->options;
-	const struct logprobs_shape shape = {.chat = k->c->o.chat, .token = o->token, .arg = o->arg};
+	const struct logprobs_shape shape = {.chat = k->c->o.chat, .all = reply == k->prompt, .token = o->token, .arg = o->arg};
 	return logprobs_piece(&shape, reply, &k->told);
 }
 
@@ -178,10 +187,25 @@ static void tell(struct choice *k, bool first, const char *text, size_t length, 
 		send_event(c, openai_chunk(&c->o, &head, k->index, false, NULL, 0, NULL, k->finish));
 }
 
+static json_t *prompt_of(const struct choice *k)
+{
+	return json_array_get(k->c->o.prompts, k->index / k->c->o.n);
+}
+
+/* What comes before the answer: the role in a chat, the prompt where it is echoed. */
+static void tell_prompt(struct choice *k)
+{
+	json_t *logprobs = k->prompt ? logprobs_of(k, k->prompt) : NULL;
+	if (k->c->o.stream)
+		exchange_begin(k->c->x, "text/event-stream");
+	if (k->c->o.chat || k->echo != NULL)
+		tell(k, k->c->o.chat, k->echo ? json_string_value(k->echo) : "", json_string_length(k->echo), logprobs);
+}
+
 static void generated(struct exchange *x, void *arg, const json_t *reply)
 {
 	struct choice *k = arg;
-	struct completion *c = k->c;
+	(void)x;
 	if (reply != NULL && json_object_get(reply, "session") != NULL)
 		k->session = json_incref(json_object_get(reply, "session"));
 	if (failed(k, reply))
@@ -189,12 +213,120 @@ static void generated(struct exchange *x, void *arg, const json_t *reply)
 	k->cursor = json_integer_value(json_object_get(reply, "cursor"));
 	k->given = (uint64_t)json_integer_value(json_object_get(reply, "n_given"));
 	k->cached = (uint64_t)json_integer_value(json_object_get(reply, "n_cached"));
-	const json_t *echo = c->o.echo ? json_array_get(c->o.prompts, k->index / c->o.n) : NULL;
-	if (c->o.stream)
-		exchange_begin(x, "text/event-stream");
-	if (c->o.chat || json_is_string(echo))
-		tell(k, c->o.chat, json_is_string(echo) ? json_string_value(echo) : "", json_string_length(echo), NULL);
+	tell_prompt(k);
 	ask_next(k);
+}
+
+static void ask_generate(struct choice *k)
+{
+	char request[48];
+	snprintf(request, sizeof request, "%s-%u", k->c->id, k->index);
+	exchange_ask(k->c->x, openai_generate(&k->c->o, k->index, request), generated, k);
+}
+
+static void end_choice(struct choice *k)
+{
+	drop(k);
+	if (++k->c->over == k->c->n)
+		finish(k->c);
+}
+
+static void fail_computing(struct choice *k)
+{
+	json_t *e = json_pack("{s:{s:s,s:s,s:s}}", "error", "code", "engine_failed", "message", "this answer could not be computed", "hint",
+			      "");
+	fail(k->c, e);
+	json_decref(e);
+}
+
+/* What a score run says of the prompt: nothing of the first token, for which there is null. */
+static void prompt_read(struct exchange *x, void *arg, const json_t *reply)
+{
+	struct choice *k = arg;
+	const char *finished = json_string_value(json_object_get(reply, "finish"));
+	(void)x;
+	if (failed(k, reply))
+		return;
+	if (finished != NULL && strcmp(finished, "error") == 0) {
+		fail_computing(k);
+		return;
+	}
+	json_array_extend(json_object_get(k->prompt, "logprobs"), json_object_get(reply, "logprobs"));
+	json_array_extend(json_object_get(k->prompt, "top_logprobs"), json_object_get(reply, "top_logprobs"));
+	k->cursor = json_integer_value(json_object_get(reply, "cursor"));
+	if (finished == NULL) {
+		ask(k, prompt_read);
+		return;
+	}
+	drop(k);
+	if (!k->c->o.prompt_alone) {
+		ask_generate(k);
+		return;
+	}
+	k->finish = "length";
+	tell_prompt(k);
+	end_choice(k);
+}
+
+static void prompt_accepted(struct exchange *x, void *arg, const json_t *reply)
+{
+	struct choice *k = arg;
+	(void)x;
+	if (reply != NULL && json_object_get(reply, "session") != NULL)
+		k->session = json_incref(json_object_get(reply, "session"));
+	if (failed(k, reply))
+		return;
+	k->given = (uint64_t)json_integer_value(json_object_get(reply, "n_tokens"));
+	ask(k, prompt_read);
+}
+
+/* The prompt is there as text and as ids: its log-probabilities come first, if they are asked for. */
+static void begin_echo(struct choice *k, json_t *ids)
+{
+	char request[64];
+	json_t *top = json_object_get(k->c->o.sampling, "logprobs");
+	if (top == NULL) {
+		ask_generate(k);
+		return;
+	}
+	k->prompt = json_pack("{s:O,s:[n],s:[n]}", "ids", ids, "logprobs", "top_logprobs");
+	snprintf(request, sizeof request, "%s-%u-prompt", k->c->id, k->index);
+	exchange_ask(k->c->x, json_pack("{s:s,s:s,s:O,s:O}", "op", "score", "request_id", request, "ids", ids, "logprobs", top),
+		     prompt_accepted, k);
+}
+
+static void prompt_tokenized(struct exchange *x, void *arg, const json_t *reply)
+{
+	struct choice *k = arg;
+	(void)x;
+	if (!failed(k, reply))
+		begin_echo(k, json_object_get(reply, "ids"));
+}
+
+static void prompt_detokenized(struct exchange *x, void *arg, const json_t *reply)
+{
+	struct choice *k = arg;
+	(void)x;
+	if (failed(k, reply))
+		return;
+	k->echo = json_incref(json_object_get(reply, "text"));
+	begin_echo(k, prompt_of(k));
+}
+
+static void begin(struct choice *k)
+{
+	json_t *prompt = prompt_of(k);
+	if (!k->c->o.echo) {
+		ask_generate(k);
+	} else if (json_is_string(prompt)) {
+		k->echo = json_incref(prompt);
+		if (json_object_get(k->c->o.sampling, "logprobs") == NULL)
+			ask_generate(k);
+		else
+			exchange_ask(k->c->x, json_pack("{s:s,s:O}", "op", "tokenize", "text", prompt), prompt_tokenized, k);
+	} else {
+		exchange_ask(k->c->x, json_pack("{s:s,s:O}", "op", "detokenize", "ids", prompt), prompt_detokenized, k);
+	}
 }
 
 static void advanced(struct exchange *x, void *arg, const json_t *reply)
@@ -205,10 +337,7 @@ static void advanced(struct exchange *x, void *arg, const json_t *reply)
 	const json_t *text = json_object_get(reply, "text"), *ids = json_object_get(reply, "ids");
 	const char *finished = json_string_value(json_object_get(reply, "finish"));
 	if (finished != NULL && strcmp(finished, "error") == 0) {
-		json_t *e = json_pack("{s:{s:s,s:s,s:s}}", "error", "code", "engine_failed", "message", "this answer could not be computed",
-				      "hint", "");
-		fail(k->c, e);
-		json_decref(e);
+		fail_computing(k);
 		return;
 	}
 	k->cursor = json_integer_value(json_object_get(reply, "cursor"));
@@ -216,9 +345,7 @@ static void advanced(struct exchange *x, void *arg, const json_t *reply)
 	k->finish = finished ? openai_finish(finished) : NULL;
 	tell(k, false, json_string_value(text), json_string_length(text), logprobs_of(k, reply));
 	if (k->finish != NULL) {
-		drop(k);
-		if (++k->c->over == k->c->n)
-			finish(k->c);
+		end_choice(k);
 		return;
 	}
 	if (x->stream && json_array_size(ids) == 0)
@@ -253,6 +380,8 @@ static void end(struct exchange *x)
 	for (unsigned i = 0; i < c->n; i++) {
 		buf_done(&c->choices[i].text);
 		json_decref(c->choices[i].logprobs);
+		json_decref(c->choices[i].echo);
+		json_decref(c->choices[i].prompt);
 	}
 	openai_done(&c->o);
 	free(c);
@@ -274,11 +403,8 @@ static void start(struct exchange *x, const struct openai *o)
 	x->drained = drained;
 	x->left = left;
 	for (unsigned i = 0; i < n; i++) {
-		char request[48];
-		struct choice *k = &c->choices[i];
-		*k = (struct choice){.c = c, .index = i};
-		snprintf(request, sizeof request, "%s-%u", c->id, i);
-		exchange_ask(x, openai_generate(&c->o, i, request), generated, k);
+		c->choices[i] = (struct choice){.c = c, .index = i};
+		begin(&c->choices[i]);
 	}
 }
 

@@ -72,8 +72,8 @@ static void begin(struct embeddings *e)
 	struct input *k = &e->inputs[e->begun++];
 	json_t *text = json_array_get(e->texts, k->index);
 	snprintf(request, sizeof request, "%s-%u", e->id, k->index);
-	exchange_ask(e->x, json_pack("{s:s,s:s,s:O}", "op", "embed", "request_id", request, json_is_string(text) ? "prompt" : "ids", text),
-		     accepted, k);
+	const char *field = json_is_string(text) ? "prompt" : "ids";
+	exchange_ask(e->x, json_pack("{s:s,s:s,s:O}", "op", "embed", "request_id", request, field, text), accepted, k);
 }
 
 /* Whether there is nothing to go on with: an error, or nobody who waits. */
@@ -92,8 +92,8 @@ static bool failed(struct input *k, const json_t *reply)
 
 static void ask_next(struct input *k)
 {
-	exchange_ask(k->e->x, json_pack("{s:s,s:O,s:i,s:i}", "op", "next", "session", k->session, "cursor", 0, "wait_ms", WAIT_MS), advanced,
-		     k);
+	json_t *next = json_pack("{s:s,s:O,s:i,s:i}", "op", "next", "session", k->session, "cursor", 0, "wait_ms", WAIT_MS);
+	exchange_ask(k->e->x, next, advanced, k);
 }
 
 static void accepted(struct exchange *x, void *arg, const json_t *reply)
@@ -128,8 +128,9 @@ static json_t *vector_of(const struct embeddings *e, json_t *embedding)
 
 static void finish(struct embeddings *e)
 {
-	exchange_reply_json(e->x, 200, json_pack("{s:s,s:O,s:s,s:{s:I,s:I}}", "object", "list", "data", e->data, "model", e->x->http->model,
-						 "usage", "prompt_tokens", (json_int_t)e->tokens, "total_tokens", (json_int_t)e->tokens));
+	json_t *usage = json_pack("{s:I,s:I}", "prompt_tokens", (json_int_t)e->tokens, "total_tokens", (json_int_t)e->tokens);
+	exchange_reply_json(e->x, 200, json_pack("{s:s,s:O,s:s,s:o}", "object", "list", "data", e->data, "model", e->x->http->model,
+						 "usage", usage));
 }
 
 static void advanced(struct exchange *x, void *arg, const json_t *reply)
@@ -145,8 +146,8 @@ static void advanced(struct exchange *x, void *arg, const json_t *reply)
 	}
 	json_t *embedding = json_object_get(reply, "embedding");
 	if (embedding == NULL) {
-		json_t *error = json_pack("{s:{s:s,s:s,s:s}}", "error", "code", "engine_failed", "message", "this input could not be computed",
-					  "hint", "");
+		json_t *error = json_pack("{s:{s:s,s:s,s:s}}", "error", "code", "engine_failed", "message",
+					  "this input could not be computed", "hint", "");
 		failed(k, error);
 		json_decref(error);
 		return;
@@ -187,8 +188,8 @@ static json_t *read_inputs(struct exchange *x, const json_t *body)
 		good &= json_is_string(text) ? json_string_length(text) > 0 : json_array_size(text) > 0;
 	if (good)
 		return texts;
-	exchange_fail(x, 400, "bad_request", "field `input`: expected a string, an array of token ids, or an array of 1 to %d of these, none empty",
-		      INPUTS);
+	exchange_fail(x, 400, "bad_request",
+		      "field `input`: expected a string, an array of token ids, or an array of 1 to %d of these, none empty", INPUTS);
 	json_decref(texts);
 	return NULL;
 }

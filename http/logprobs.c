@@ -86,7 +86,8 @@ static void add_text(const struct logprobs_shape *s, json_t *piece, const struct
 {
 	json_array_append_new(json_object_get(piece, "tokens"), text_json(t));
 	json_array_append(json_object_get(piece, "token_logprobs"), logprob);
-	json_array_append_new(json_object_get(piece, "top_logprobs"), pairs ? text_top(s, pairs, t, logprob) : json_null());
+	json_array_append_new(json_object_get(piece, "top_logprobs"),
+			      json_is_array(pairs) ? text_top(s, pairs, t, logprob) : json_null());
 	json_array_append_new(json_object_get(piece, "text_offset"), json_integer((json_int_t)offset));
 }
 
@@ -110,13 +111,13 @@ json_t *logprobs_piece(const struct logprobs_shape *s, const json_t *reply, uint
 			: json_pack("{s:[],s:[],s:[],s:[]}", "tokens", "token_logprobs", "top_logprobs", "text_offset");
 	json_array_foreach (ids, i, id) {
 		struct told t = look_up(s, json_integer_value(id));
-		if (!t.is_text)
+		if (!t.is_text && !s->all)
 			continue;
 		if (s->chat)
 			add_chat(s, piece, &t, json_array_get(logprobs, i), json_array_get(tops, i));
 		else
 			add_text(s, piece, &t, json_array_get(logprobs, i), json_array_get(tops, i), *offset);
-		*offset += characters(&t);
+		*offset += t.is_text ? characters(&t) : 0;
 	}
 	return piece;
 }

@@ -16,6 +16,7 @@
 
 struct logprobs_shape {
 	bool chat;
+	bool all;  /* tokens that are no text are told as well: of a prompt, where every one counts */
 	/* A token's bytes, and whether they are part of a text; NULL: the model has no tokenizer. */
 	const char *(*token)(void *arg, int32_t id, size_t *ret_length, bool *ret_is_text);
 	void *arg;

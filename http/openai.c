@@ -56,7 +56,11 @@ static int read_sampling(const json_t *body, bool chat, uint32_t context, struct
 		else if (fields[i].fallback >= 0)
 			json_object_set_new(o->sampling, fields[i].ours, json_integer((json_int_t)fields[i].fallback));
 	}
-	int r = want_count(body, "max_tokens", INT32_MAX, &n, e);
+	int r = 0;
+	o->prompt_alone = o->echo && given(body, "max_tokens", &v) && json_is_integer(v) && json_integer_value(v) == 0 &&
+			  json_is_integer(json_object_get(body, "logprobs"));
+	if (!o->prompt_alone)
+		r = want_count(body, "max_tokens", INT32_MAX, &n, e);
 	if (r == 0)
 		r = want_count(body, "max_completion_tokens", INT32_MAX, &n, e);
 	json_object_set_new(o->sampling, "n", json_integer(n < context ? n : context));
@@ -99,8 +103,6 @@ static int read_logprobs(const json_t *body, struct openai *o, struct err *e)
 		return err_set(e, -EINVAL, "field `%s`: expected a whole number from 0 to %d", name, OPENAI_TOP);
 	if (o->chat && counted && !wanted)
 		return err_set(e, -EINVAL, "field `top_logprobs` needs `logprobs` to be true");
-	if (wanted && o->echo)
-		return err_set(e, -ENOTSUP, "field `logprobs` together with `echo` is not supported");
 	if (wanted)
 		json_object_set_new(o->sampling, "logprobs", json_integer(counted ? json_integer_value(top) : 0));
 	return 0;
@@ -176,14 +178,14 @@ int openai_read(const json_t *body, bool chat, uint32_t context, struct openai *
 	int r = chat ? read_messages(body, o, e) : read_prompts(body, o, e);
 	if (r == 0)
 		r = refuse_unsupported(body, e);
+	if (r == 0 && !chat)
+		r = want_bool(body, "echo", &o->echo, e);
 	if (r == 0)
 		r = read_sampling(body, chat, context, o, e);
 	if (r == 0)
 		r = want_bool(body, "stream", &o->stream, e);
 	if (r == 0)
 		r = want_bool(options, "include_usage", &o->include_usage, e);
-	if (r == 0 && !chat)
-		r = want_bool(body, "echo", &o->echo, e);
 	if (r == 0)
 		r = read_logprobs(body, o, e);
 	if (r == 0)

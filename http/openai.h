@@ -21,6 +21,7 @@ enum {
 /* What a body asks for. */
 struct openai {
 	bool chat, stream, include_usage, echo;
+	bool prompt_alone;       /* no token is generated: the prompt's log-probabilities are all that is asked for */
 	unsigned n;              /* answers to each prompt */
 	json_t *prompts;         /* array of strings or arrays of ids; of chat: one array of messages */
 	json_t *sampling;        /* fields of a `generate`, `logprobs` among them */

@@ -214,7 +214,8 @@ static int take_ids(const struct ipc_field_info *f, json_t *v, struct ids *ret, 
 		}
 		ids_add(ret, (int32_t)json_integer_value(id));
 	}
-	json_array_clear(v);
+	if (v->refcount == 1) /* HTTP keeps its prompts: each is asked for several times */
+		json_array_clear(v);
 	return 0;
 }
 

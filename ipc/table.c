@@ -88,7 +88,7 @@ const struct ipc_op_info ipc_ops[IPC_OPS] = {
 			  "the caller's sessions; for administrators everybody's"},
 	[IPC_TOKENIZE] = {"tokenize", F(TEXT), F(SPECIAL), "{ids}", "the token ids of a text"},
 	[IPC_DETOKENIZE] = {"detokenize", F(IDS), 0, "{text}", "the text of token ids"},
-	[IPC_SCORE] = {"score", F(REQUEST_ID), PROMPT | F(SPECIAL) | F(ROWS), "{session, n_tokens}",
+	[IPC_SCORE] = {"score", F(REQUEST_ID), PROMPT | F(SPECIAL) | F(ROWS) | F(LOGPROBS), "{session, n_tokens}",
 		       "how likely the model finds each token; read by `next`, then to be dropped"},
 	[IPC_EMBED] = {"embed", F(REQUEST_ID), PROMPT | F(SPECIAL) | F(PRIORITY), "{session, n_tokens}",
 		       "a text as a vector: the mean of its tokens' last hidden states; read by `next`, then to be dropped"},

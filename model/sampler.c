@@ -326,21 +326,25 @@ int32_t sampler_draw(struct sampler *s, const struct kernels *k, float *logits, 
 	return draw(s, k, p->temp, best, max, n, sampler_uniform(r->params.seed, n_tokens));
 }
 
+void sampler_probs(struct sampler *s, const struct kernels *k, const float *logits, int32_t token, uint32_t top, struct prob *ret)
+{
+	float max = k->max(logits, s->n_vocab), log_sum = kernels_log(k->sum_exp(logits, max, s->n_vocab));
+	uint32_t n = top > 0 ? take_best(s, k, logits, top < s->n_vocab ? top : s->n_vocab) : 0;
+	ret[0] = (struct prob){.id = token, .logprob = (logits[token] - max) - log_sum};
+	for (uint32_t i = 0; i < top; i++) {
+		int32_t id = i < n ? key_id(s->keys[i]) : -1;
+		ret[1 + i] = (struct prob){.id = id, .logprob = id >= 0 ? (logits[id] - max) - log_sum : 0};
+	}
+}
+
 int32_t sampler_draw_probs(struct sampler *s, const struct kernels *k, float *logits, const struct board_record *r,
 			   const int32_t *log, uint32_t n_tokens, struct prob *ret)
 {
-	uint32_t top = board_top(r->flags), n = 0;
 	if (s->raw == NULL)
 		s->raw = xcalloc(s->n_vocab, sizeof *s->raw);
 	memcpy(s->raw, logits, s->n_vocab * sizeof *s->raw);
 	int32_t token = sampler_draw(s, k, logits, r, log, n_tokens);
-	float max = k->max(s->raw, s->n_vocab), log_sum = kernels_log(k->sum_exp(s->raw, max, s->n_vocab));
-	if (top > 0)
-		n = take_best(s, k, s->raw, top < s->n_vocab ? top : s->n_vocab);
-	ret[0] = (struct prob){.id = token, .logprob = (s->raw[token] - max) - log_sum};
-	for (uint32_t i = 0; i < top; i++)
-		ret[1 + i] = i < n ? (struct prob){.id = key_id(s->keys[i]), .logprob = (s->raw[key_id(s->keys[i])] - max) - log_sum}
-				   : (struct prob){.id = -1};
+	sampler_probs(s, k, s->raw, token, board_top(r->flags), ret);
 	return token;
 }
 

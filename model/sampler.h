@@ -24,9 +24,12 @@ int32_t sampler_draw(struct sampler *s, const struct kernels *k, float *logits, 
 		     const int32_t *log, uint32_t n_tokens);
 
 /*
- * The same token, and what the model says of its place: ret is the entry of a run with r->flags, the token first, then the
- * likeliest ones, the lower id first of equals. Of the logits as they came: bias and penalties come later.
+ * What the model says of a place where `token` stands: ret is the entry of shm/probs.h, the token first, then the `top` likeliest ones,
+ * the lower id first of equals.
  */
+void sampler_probs(struct sampler *s, const struct kernels *k, const float *logits, int32_t token, uint32_t top, struct prob *ret);
+
+/* The token as sampler_draw() gives it, and its entry, for a run with r->flags: of the logits before bias and penalties. */
 int32_t sampler_draw_probs(struct sampler *s, const struct kernels *k, float *logits, const struct board_record *r,
 			   const int32_t *log, uint32_t n_tokens, struct prob *ret);
 

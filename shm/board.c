@@ -6,13 +6,9 @@
 #include <fcntl.h>
 #include <math.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/hash.h"
 #include "shm/probs.h"
-#include "shm/segment.h"
 
 static uint64_t round_up(uint64_t value, uint64_t unit)
 {
@@ -33,8 +29,9 @@ void board_plan(uint32_t n_slots, uint32_t n_context, uint32_t n_vocab, struct b
 	ret->ring_offset = round_up(ret->tables_offset + (uint64_t)n_slots * ret->n_table * sizeof(uint32_t), 4096);
 	ret->logs_offset = round_up(ret->ring_offset + (uint64_t)BOARD_RING * ret->ring_stride, 4096);
 	ret->log_stride = round_up(BOARD_RECORD_SIZE + (uint64_t)n_context * sizeof(int32_t), 4096);
-	ret->size = ret->probs_offset = ret->logs_offset + ret->log_stride * n_slots;
-	ret->probs_stride = probs_stride(n_context);
+	ret->probs_offset = ret->logs_offset + ret->log_stride * n_slots;
+	ret->probs_stride = round_up((uint64_t)n_context * PROBS_MOST * sizeof(struct prob), 4096);
+	ret->size = ret->probs_offset + ret->probs_stride * n_slots;
 }
 
 void board_fingerprint(const uint8_t image[16], uint32_t kv, uint32_t dense, uint8_t ret[16])
@@ -62,7 +59,8 @@ int board_open(void *base, uint64_t size, struct board *ret_board, struct err *e
 	if (planned.n_table != h->n_table || planned.ring_stride != h->ring_stride || planned.words_offset != h->words_offset ||
 	    planned.tables_offset != h->tables_offset || planned.ring_offset != h->ring_offset ||
 	    planned.logs_offset != h->logs_offset || planned.log_stride != h->log_stride || planned.size != h->size ||
-	    planned.probs_offset != h->probs_offset || planned.probs_stride != h->probs_stride || h->size != size)
+	    planned.probs_offset != h->probs_offset || planned.probs_stride != h->probs_stride ||
+	    h->size != size)
 		return err_set(e, -EINVAL, "board segment: its geometry does not add up");
 	uint8_t *at = base;
 	*ret_board = (struct board){.header = h,
@@ -75,40 +73,9 @@ int board_open(void *base, uint64_t size, struct board *ret_board, struct err *e
 				    .n_table = planned.n_table,
 				    .ring_stride = planned.ring_stride,
 				    .log_stride = planned.log_stride,
-				    .probs_offset = planned.probs_offset,
-				    .probs_stride = planned.probs_stride,
-				    .fd = -1};
+				    .probs = at + planned.probs_offset,
+				    .probs_stride = planned.probs_stride};
 	memcpy(ret_board->fixed, h, BOARD_FIXED);
-	return 0;
-}
-
-int board_map(int fd, uint64_t *ret_size, struct board *ret_board, struct err *e)
-{
-	struct board_header h;
-	struct stat st;
-	struct board b;
-	void *base;
-	if (fstat(fd, &st) < 0 || pread(fd, &h, sizeof h, 0) != sizeof h)
-		return err_set(e, -EIO, "board segment: its header cannot be read");
-	if (h.magic != BOARD_MAGIC)
-		return err_set(e, -EINVAL, "not a board segment");
-	if (h.size < 4096 || h.size > (uint64_t)st.st_size)
-		return err_set(e, -EINVAL, "board segment: %llu bytes, its header says %llu", (unsigned long long)st.st_size,
-			       (unsigned long long)h.size);
-	int r = segment_map_front(fd, h.size, true, &base, e);
-	if (r < 0)
-		return r;
-	r = board_open(base, h.size, &b, e);
-	if (r == 0 && board_segment_bytes(b.header) != (uint64_t)st.st_size)
-		r = err_set(e, -EINVAL, "board segment: %llu bytes, not %llu", (unsigned long long)st.st_size,
-			    (unsigned long long)board_segment_bytes(b.header));
-	if (r < 0) {
-		munmap(base, h.size);
-		return r;
-	}
-	b.fd = fd;
-	*ret_board = b;
-	*ret_size = h.size;
 	return 0;
 }
 
@@ -131,6 +98,11 @@ int board_reserve(const struct board *b, uint32_t slot, uint32_t n_tokens)
 int board_reserve_ring(const struct board *b)
 {
 	return reserve(b, b->ring, (uint64_t)BOARD_RING * b->ring_stride);
+}
+
+int board_reserve_probs(const struct board *b, uint32_t slot, uint64_t bytes)
+{
+	return reserve(b, probs_at(b, slot, 0, 0), bytes);
 }
 
 void board_repair(const struct board *b)

@@ -209,12 +209,12 @@ struct board_header {
 	uint32_t ring_stride; /* bytes of one ring entry */
 	uint64_t words_offset, tables_offset, ring_offset, logs_offset;
 	uint64_t log_stride;  /* bytes of one record and log, a multiple of 4,096 */
-	uint64_t size;        /* bytes that are mapped */
+	uint64_t size;
 	uint64_t created;     /* CLOCK_REALTIME ns: of two sets the younger counts */
 	uint64_t memory;      /* `memory` of the configuration that it was made by */
 	double huge_share;    /* of the weights, in huge pages, when they were packed */
-	uint64_t probs_offset; /* size: the log-probabilities follow what is mapped */
-	uint64_t probs_stride; /* bytes of one slot's, a multiple of 4,096 */
+	uint64_t probs_offset;
+	uint64_t probs_stride; /* bytes of one slot's log-probabilities, a multiple of 4,096 */
 	uint8_t pad0[256 - 152];
 
 	/* falcond, changing */
@@ -262,10 +262,11 @@ struct board {
 	uint32_t *tables;          /* [n_slots][n_table] page numbers, falcond's */
 	uint8_t *ring;             /* [BOARD_RING][ring_stride] */
 	uint8_t *logs;             /* [n_slots][log_stride] */
-	int fd;                    /* of the segment, for what is not mapped; -1: not known */
+	uint8_t *probs;            /* [n_slots][probs_stride] */
+	int fd;                    /* of the segment, where it reserves */
 	bool reserves;             /* the segment is a file of a tmpfs, which may be full: memory is taken before it is written to */
 	uint32_t n_slots, n_context, n_table, ring_stride;
-	uint64_t log_stride, probs_offset, probs_stride;
+	uint64_t log_stride, probs_stride;
 	uint8_t fixed[BOARD_FIXED];
 };
 
@@ -278,16 +279,7 @@ void board_plan(uint32_t n_slots, uint32_t n_context, uint32_t n_vocab, struct b
  */
 void board_fingerprint(const uint8_t image[16], uint32_t kv, uint32_t dense, uint8_t ret[16]);
 
-/* Bytes of the whole segment: what is mapped, and the log-probabilities. */
-static inline uint64_t board_segment_bytes(const struct board_header *h) { return h->probs_offset + h->probs_stride * h->n_slots; }
-
-/*
- * Maps what is to be mapped of the segment, checks its header and computes the pointers. fd stays the caller's, and open while
- * log-probabilities are read or written. 0 or -errno.
- */
-int board_map(int fd, uint64_t *ret_size, struct board *ret_board, struct err *e);
-
-/* The same of `size` bytes that are mapped at base. 0 or -EINVAL. */
+/* Checks the header of a segment of `size` bytes mapped at base and computes the pointers. 0 or -EINVAL. */
 int board_open(void *base, uint64_t size, struct board *ret_board, struct err *e);
 
 static inline struct board_record *board_record(const struct board *b, uint32_t slot)
@@ -322,6 +314,7 @@ static inline uint32_t board_payload(const struct board *b)
  */
 int board_reserve(const struct board *b, uint32_t slot, uint32_t n_tokens);
 int board_reserve_ring(const struct board *b);
+int board_reserve_probs(const struct board *b, uint32_t slot, uint64_t bytes); /* of the slot's log-probabilities */
 
 /* falcond's: the constant part of the header as it was, for the next engine to find. */
 void board_repair(const struct board *b);

@@ -78,16 +78,6 @@ static void *map_aligned(int fd, size_t size, int protection)
 	return mapped;
 }
 
-int segment_map_front(int fd, uint64_t size, bool writable, void **ret_base, struct err *e)
-{
-	void *base = map_aligned(fd, (size_t)size, PROT_READ | (writable ? PROT_WRITE : 0));
-	if (base == MAP_FAILED)
-		return err_set(e, -errno, "cannot map a segment of %llu bytes: %s", (unsigned long long)size, strerror(errno));
-	madvise(base, (size_t)size, MADV_DONTDUMP);
-	*ret_base = base;
-	return 0;
-}
-
 int segment_map(int fd, bool writable, void **ret_base, uint64_t *ret_size, struct err *e)
 {
 	struct stat st;
@@ -95,10 +85,13 @@ int segment_map(int fd, bool writable, void **ret_base, uint64_t *ret_size, stru
 		return err_set(e, -errno, "cannot look at a segment: %s", strerror(errno));
 	if (st.st_size <= 0)
 		return err_set(e, -EINVAL, "a segment is empty");
-	int r = segment_map_front(fd, (uint64_t)st.st_size, writable, ret_base, e);
-	if (r == 0)
-		*ret_size = (uint64_t)st.st_size;
-	return r;
+	void *base = map_aligned(fd, (size_t)st.st_size, PROT_READ | (writable ? PROT_WRITE : 0));
+	if (base == MAP_FAILED)
+		return err_set(e, -errno, "cannot map a segment of %lld bytes: %s", (long long)st.st_size, strerror(errno));
+	madvise(base, (size_t)st.st_size, MADV_DONTDUMP);
+	*ret_base = base;
+	*ret_size = (uint64_t)st.st_size;
+	return 0;
 }
 
 uint64_t segment_huge_bytes(const void *base)

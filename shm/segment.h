@@ -23,9 +23,6 @@ int segment_reopen_readonly(int fd, struct err *e);
 /* Maps the whole segment shared, on a multiple of 2 MiB (where huge pages can be mapped), MADV_DONTDUMP, and says its size. */
 int segment_map(int fd, bool writable, void **ret_base, uint64_t *ret_size, struct err *e);
 
-/* The same of its first `size` bytes, which must be there. */
-int segment_map_front(int fd, uint64_t size, bool writable, void **ret_base, struct err *e);
-
 /* Bytes of a mapping of this process that stand in huge pages, from /proc/self/smaps; 0 if it cannot be read. */
 uint64_t segment_huge_bytes(const void *base);
 

@@ -154,6 +154,40 @@ class OpenAI(unittest.TestCase):
         self.assertEqual([t.logprob for t in without.choices[1].logprobs.content], [t.logprob for t in pieces[1]])
         self.assertEqual(without.choices[1].logprobs.content[0].top_logprobs, [])
 
+    def test_an_echoed_prompt_has_logprobs_as_a_harness_reads_them(self):
+        with Client(os.environ["FALCOND_SOCKET"]) as c:
+            ids = c.call("tokenize", text=PROMPT + " there was a king")["ids"]
+            run = c.call("score", request_id="echoed", ids=ids)
+            reply = {"done": False}
+            while not reply["done"]:
+                reply = c.call("next", session=run["session"], cursor=0, wait_ms=20000)
+            c.call("drop", session=run["session"])
+        asked = dict(model="any", echo=True, logprobs=2, temperature=0, max_tokens=1, n=2)
+        as_text = self.client.completions.create(prompt=PROMPT + " there was a king", **asked)
+        as_ids = self.client.completions.create(prompt=ids, **asked)
+        self.assertEqual(as_text.choices, as_ids.choices)
+        for choice in as_ids.choices:
+            told = choice.logprobs
+            self.assertEqual(len(told.tokens), len(ids) + 1)
+            self.assertEqual((told.token_logprobs[:-1], told.top_logprobs[0]), ([None, *reply["logprobs"]], None))
+            self.assertEqual("".join(told.tokens), choice.text)
+            self.assertTrue(choice.text.startswith(PROMPT + " there was a king"))
+            self.assertTrue(all(max(top.values()) >= p for top, p in zip(told.top_logprobs[1:], told.token_logprobs[1:])))
+            self.assertEqual(max(told.top_logprobs[-1].values()), told.token_logprobs[-1])  # greedy
+            self.assertEqual(told.text_offset, [len("".join(told.tokens[:i])) for i in range(len(told.tokens))])
+        pieces = []
+        for chunk in self.client.completions.create(prompt=ids, stream=True, **{**asked, "n": 1}):
+            pieces += chunk.choices[0].logprobs.token_logprobs if chunk.choices[0].logprobs else []
+        self.assertEqual(pieces, as_ids.choices[0].logprobs.token_logprobs)
+        alone = self.client.completions.create(prompt=ids, **{**asked, "max_tokens": 0, "n": 1})
+        self.assertEqual((alone.choices[0].logprobs.token_logprobs, alone.choices[0].finish_reason, alone.usage.completion_tokens),
+                         ([None, *reply["logprobs"]], "length", 0))
+        plain = self.client.completions.create(model="any", prompt=ids, echo=True, max_tokens=1, temperature=0).choices[0]
+        self.assertEqual((plain.text, plain.logprobs), (as_ids.choices[0].text, None))
+        with self.assertRaises(openai.BadRequestError):
+            self.client.completions.create(model="any", prompt=ids, max_tokens=0, logprobs=1)
+        self.assertTrue(eventually(lambda: not sessions()))
+
     def test_an_end_of_text_is_no_token_of_the_answer(self):
         end = next(i for i in range(16) if self.ends(i))
         got = self.client.completions.create(model="any", prompt=PROMPT, max_tokens=5, temperature=0, logprobs=1,

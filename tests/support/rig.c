@@ -82,10 +82,12 @@ static void make_board(struct rig *r, const struct weights_header *image, const 
 	h.chunk_ms = shape->chunk_ms;
 	h.speculate = shape->speculate;
 	h.n_used = shape->n_slots;
-	good(r->board_fd = segment_create("board", board_segment_bytes(&h), &e), &e);
+	good(r->board_fd = segment_create("board", h.size, &e), &e);
 	assert_int_equal(pwrite(r->board_fd, &h, sizeof h, 0), sizeof h);
 	good(segment_seal(r->board_fd, false, &e), &e);
-	good(board_map(r->board_fd, &r->board_size, &r->board, &e), &e);
+	void *base;
+	good(segment_map(r->board_fd, true, &base, &r->board_size, &e), &e);
+	good(board_open(base, r->board_size, &r->board, &e), &e);
 }
 
 void rig_open(struct rig *r, int weights, const struct rig_shape *shape)

@@ -28,7 +28,6 @@
 
 #include "engine/confine.h"
 #include "pack/sandbox.h"
-#include "shm/heritage.h"
 
 enum { SOURCE_BYTES = 1 << 20, CLOSED = 90 /* the cage could not be closed */ };
 
@@ -153,30 +152,6 @@ static void engine_and_packer_compute_within_their_memory(void **state)
 	assert_int_equal(caged(close_packer, take_too_much), 0);
 }
 
-static int write_board(void)
-{
-	return pwrite(HERITAGE_BOARD, "x", 1, 0) != 1;
-}
-static int write_pages(void)
-{
-	return pwrite(HERITAGE_PAGES, "x", 1, 0) != 1;
-}
-
-static void the_engine_writes_by_position_to_the_board_alone(void **state)
-{
-	(void)state;
-	int fd = memfd_create("board", MFD_CLOEXEC), kept = dup(HERITAGE_BOARD);
-	assert_true(dup2(fd, HERITAGE_BOARD) >= 0);
-	assert_int_equal(caged(close_engine, write_board), 0);
-	assert_int_equal(caged(close_engine, write_pages), -SIGSYS);
-	if (kept >= 0)
-		dup2(kept, HERITAGE_BOARD);
-	else
-		close(HERITAGE_BOARD);
-	close(kept);
-	close(fd);
-}
-
 static void *nothing(void *arg)
 {
 	return arg;
@@ -238,7 +213,6 @@ int main(void)
 		cmocka_unit_test(what_the_engine_does_not_need_kills_it),
 		cmocka_unit_test(what_the_packer_does_not_need_kills_it),
 		cmocka_unit_test(engine_and_packer_compute_within_their_memory),
-		cmocka_unit_test(the_engine_writes_by_position_to_the_board_alone),
 		cmocka_unit_test(the_packer_makes_threads_and_the_engine_has_all_of_its_own),
 		cmocka_unit_test(an_image_far_larger_than_its_source_is_refused),
 		cmocka_unit_test(a_failed_check_ends_a_caged_process_by_sigabrt),

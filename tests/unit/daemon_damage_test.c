@@ -19,6 +19,7 @@
 #include <cmocka.h>
 
 #include "shm/board.h"
+#include "shm/segment.h"
 #include "tests/support/daemon.h"
 #include "tests/support/wire.h"
 
@@ -43,11 +44,13 @@ static void map_board(struct victim *v)
 	char pattern[96];
 	glob_t found;
 	struct err e;
+	void *base;
 	snprintf(pattern, sizeof pattern, "%s/set-*/board", v->segments);
 	assert_int_equal(glob(pattern, 0, NULL, &found), 0);
 	v->fd = open(found.gl_pathv[0], O_RDWR | O_CLOEXEC);
 	globfree(&found);
-	assert_int_equal(board_map(v->fd, &v->size, &v->board, &e), 0);
+	assert_int_equal(segment_map(v->fd, true, &base, &v->size, &e), 0);
+	assert_int_equal(board_open(base, v->size, &v->board, &e), 0);
 }
 
 static int start(void **state)

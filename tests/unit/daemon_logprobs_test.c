@@ -123,10 +123,10 @@ static int free_expected(void **state)
 }
 
 /* What a score run says of the same tokens: [n] numbers, and rows [n][VOCAB] if they are wanted. */
-static json_t *score(int c, const json_t *ids, float *rows)
+static json_t *score(int c, const json_t *ids, float *rows, json_t *tops)
 {
 	char *text = json_dumps(ids, JSON_COMPACT);
-	json_t *r = good(wire_ask(c, "{\"op\":\"score\",\"request_id\":\"score\",\"ids\":%s,\"rows\":true}", text)), *all = json_array();
+	json_t *r = good(wire_ask(c, "{\"op\":\"score\",\"request_id\":\"score\",\"ids\":%s,\"rows\":true,\"logprobs\":5}", text)), *all = json_array();
 	char *session = strdup(json_string_value(json_object_get(r, "session")));
 	json_decref(r);
 	long long cursor = 0;
@@ -134,6 +134,8 @@ static json_t *score(int c, const json_t *ids, float *rows)
 		r = good(wire_ask(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":%lld,\"wait_ms\":20000}", session, cursor));
 		const json_t *data = json_object_get(r, "rows");
 		json_array_extend(all, json_object_get(r, "logprobs"));
+		json_array_extend(tops, json_object_get(r, "top_logprobs"));
+		assert_int_equal(json_array_size(tops), json_array_size(all));
 		assert_true(base64_decode(json_string_value(data), json_string_length(data), (uint8_t *)(rows + cursor * VOCAB)) >= 0);
 		cursor = json_integer_value(json_object_get(r, "cursor"));
 		done = json_is_true(json_object_get(r, "done"));
@@ -181,15 +183,17 @@ static void they_are_the_log_softmax_of_the_logits_that_a_score_run_gives(void *
 	json_array_extend(ids, json_object_get(expected, "ids"));
 	assert_int_equal(json_array_size(ids), given + N);
 	float *rows = calloc((given + N) * VOCAB, sizeof *rows);
-	json_t *scores = score(c, ids, rows);
+	json_t *tops = json_array(), *scores = score(c, ids, rows, tops);
 	for (size_t i = 0; i < N; i++) {
 		const json_t *got = json_array_get(json_object_get(expected, "logprobs"), i), *wanted = json_array_get(scores, given + i - 1);
 		assert_true(json_real_value(wanted) < 0);
 		assert_true(json_equal(got, wanted)); /* to the bit */
+		expect_equal(json_array_get(json_object_get(expected, "top_logprobs"), i), json_array_get(tops, given + i - 1));
 		check_top(json_array_get(json_object_get(expected, "top_logprobs"), i), rows + (given + i - 1) * VOCAB);
 	}
 	free(rows);
 	json_decref(scores);
+	json_decref(tops);
 	json_decref(t);
 	close(c);
 	assert_int_equal(daemon_stop(&d), 0);
@@ -405,9 +409,15 @@ static void what_they_need_is_bounded_and_bad_values_are_told(void **state)
 	r = wire_ask(c, "{\"op\":\"fork\",\"session\":\"later\",\"request_id\":\"f\"}");
 	assert_string_equal(code_of(r), "too_many");
 	json_decref(r);
-	r = wire_ask(c, "{\"op\":\"score\",\"request_id\":\"sc\",\"ids\":[1],\"logprobs\":1}");
-	assert_string_equal(code_of(r), "bad_request");
-	json_decref(r);
+	static const struct { const char *op, *code; } others[] = {
+		{"{\"op\":\"score\",\"request_id\":\"sc\",\"ids\":[1],\"logprobs\":21}", "bad_request"},
+		{"{\"op\":\"score\",\"request_id\":\"sc\",\"ids\":[1,2,3],\"logprobs\":1}", "none"},
+		{"{\"op\":\"embed\",\"request_id\":\"em\",\"ids\":[1],\"logprobs\":1}", "bad_request"}};
+	for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+		r = wire_ask(c, "%s", others[i].op);
+		assert_string_equal(code_of(r), others[i].code);
+		json_decref(r);
+	}
 	close(c);
 	assert_int_equal(daemon_stop(&d), 0);
 	daemon_clean(&d);
