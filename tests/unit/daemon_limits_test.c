@@ -135,10 +135,10 @@ static void what_one_owner_is_refused_another_may_do(void **state)
 	if (getuid() != 0)
 		skip();
 	struct daemon d;
-	daemon_start(&d, "socket_mode: 0666\nlimits:\n  sessions: 2\n  queued_tokens: 10\n  pages: 2\n");
+	daemon_start(&d, "socket_mode: 0666\nlimits:\n  sessions: 2\n  queued_tokens: 10\n  pages: 40\n"); /* the run takes them for a while, on a fast machine too */
 	int c = wire_open(d.path);
-	expect(c, "{\"op\":\"generate\",\"request_id\":\"1\",\"ids\":[1],\"n\":40,\"session\":\"a\",\"ignore_eos\":true}", "none");
-	expect(c, "{\"op\":\"generate\",\"request_id\":\"2\",\"ids\":[1],\"n\":40,\"session\":\"b\"}", "no_memory");
+	expect(c, "{\"op\":\"generate\",\"request_id\":\"1\",\"ids\":[1],\"n\":1200,\"session\":\"a\",\"ignore_eos\":true}", "none");
+	expect(c, "{\"op\":\"generate\",\"request_id\":\"2\",\"ids\":[1],\"n\":1200,\"session\":\"b\"}", "no_memory");
 	expect(c, "{\"op\":\"generate\",\"request_id\":\"2\",\"ids\":[1,1,1,1,1,1,1,1,1,1,1,1],\"n\":1,\"session\":\"b\"}", "too_many");
 	json_decref(read_whole(c, "a"));
 	expect(c, "{\"op\":\"generate\",\"request_id\":\"2\",\"ids\":[1],\"n\":1,\"session\":\"b\"}", "none");
