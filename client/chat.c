@@ -23,12 +23,7 @@ static const struct option_info options[] = {
 	{"system", "TEXT", OPTION_NO_FIELD, "the system message of a conversation that begins"},
 	{"template", "NAME", IPC_F_TEMPLATE, "chat template; without it the model's own"},
 	{"n", "N", IPC_F_N, "tokens of an answer at most"},
-	{"temp", "T", IPC_F_TEMP, NULL},
-	{"top-k", "K", IPC_F_TOP_K, NULL},
-	{"top-p", "P", IPC_F_TOP_P, NULL},
-	{"min-p", "P", IPC_F_MIN_P, NULL},
-	{"repeat-penalty", "R", IPC_F_REPEAT_PENALTY, NULL},
-	{"seed", "S", IPC_F_SEED, NULL},
+	OPTIONS_SAMPLING,
 };
 
 struct chat {

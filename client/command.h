@@ -24,6 +24,15 @@ struct option_info {
 	const char *help;     /* NULL: the field's */
 };
 
+/* How tokens are drawn: rows of the options of whatever generates. */
+#define OPTIONS_SAMPLING                                     \
+	{"temp", "T", IPC_F_TEMP, NULL},                     \
+	{"top-k", "K", IPC_F_TOP_K, NULL},                   \
+	{"top-p", "P", IPC_F_TOP_P, NULL},                   \
+	{"min-p", "P", IPC_F_MIN_P, NULL},                   \
+	{"repeat-penalty", "R", IPC_F_REPEAT_PENALTY, NULL}, \
+	{"seed", "S", IPC_F_SEED, NULL}
+
 struct option_given {
 	const struct option_info *info;
 	const char *value;

@@ -23,12 +23,7 @@ enum { WAIT_MS = 200, WAITS = 5 * 3600 }; /* an hour for a model to be packed */
 
 static const struct option_info options[] = {
 	{"n", "N", IPC_F_N, NULL},
-	{"temp", "T", IPC_F_TEMP, NULL},
-	{"top-k", "K", IPC_F_TOP_K, NULL},
-	{"top-p", "P", IPC_F_TOP_P, NULL},
-	{"min-p", "P", IPC_F_MIN_P, NULL},
-	{"repeat-penalty", "R", IPC_F_REPEAT_PENALTY, NULL},
-	{"seed", "S", IPC_F_SEED, NULL},
+	OPTIONS_SAMPLING,
 	{"stop", "STR", IPC_F_STOP, "end before this string; may be given up to 8 times"},
 	{"ignore-eos", NULL, IPC_F_IGNORE_EOS, NULL},
 	{"template", "NAME", IPC_F_TEMPLATE, NULL},

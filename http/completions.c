@@ -12,10 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 
-#include "base/check.h"
 #include "http/logprobs.h"
 #include "http/openai.h"
 #include "http/routes.h"
@@ -57,25 +55,6 @@ static struct openai_head head_of(const struct completion *c)
 	return (struct openai_head){.id = c->id, .model = c->x->http->model, .created = c->created};
 }
 
-static int add_bytes(const char *bytes, size_t length, void *out)
-{
-	buf_add(out, bytes, length);
-	return 0;
-}
-
-/* One event of a stream; takes the reference. */
-static void send_event(struct completion *c, json_t *event)
-{
-	struct buf line = {0};
-	CHECK(event != NULL);
-	buf_printf(&line, "data: ");
-	CHECK(json_dump_callback(event, add_bytes, &line, JSON_COMPACT | JSON_REAL_PRECISION(15)) == 0);
-	buf_printf(&line, "\n\n");
-	exchange_send(c->x, line.data, line.length);
-	buf_done(&line);
-	json_decref(event);
-}
-
 static void ask(struct choice *k, exchange_then *then)
 {
 	json_t *next = json_pack("{s:s,s:O,s:I,s:i}", "op", "next", "session", k->session, "cursor", k->cursor, "wait_ms", WAIT_MS);
@@ -87,19 +66,9 @@ static void ask_next(struct choice *k)
 	ask(k, advanced);
 }
 
-static void dropped(struct exchange *x, void *arg, const json_t *reply)
-{
-	(void)x;
-	(void)arg;
-	(void)reply;
-}
-
 static void drop(struct choice *k)
 {
-	if (k->session == NULL)
-		return;
-	exchange_ask(k->c->x, json_pack("{s:s,s:o}", "op", "drop", "session", k->session), dropped, NULL);
-	k->session = NULL;
+	exchange_drop(k->c->x, &k->session);
 }
 
 static json_t *usage_of(const struct completion *c)
@@ -123,7 +92,7 @@ static void finish(struct completion *c)
 	if (c->o.stream) {
 		static const char last[] = "data: [DONE]\n\n";
 		if (c->o.include_usage)
-			send_event(c, openai_answer(&c->o, &head, NULL, usage_of(c)));
+			exchange_send_event(c->x, openai_answer(&c->o, &head, NULL, usage_of(c)));
 		exchange_send(c->x, last, sizeof last - 1);
 		exchange_finish(c->x);
 		return;
@@ -146,7 +115,7 @@ static void fail(struct completion *c, const json_t *reply)
 		exchange_fail_reply(c->x, reply);
 	} else if (!c->x->finished) {
 		unsigned status;
-		send_event(c, exchange_error_json(reply, &status));
+		exchange_send_event(c->x, exchange_error_json(reply, &status));
 		exchange_finish(c->x);
 	}
 }
@@ -162,6 +131,13 @@ static bool failed(struct choice *k, const json_t *reply)
 		return false;
 	fail(c, reply);
 	return true;
+}
+
+/* Whether a session was made that is still wanted. */
+static bool accepted(struct choice *k, const json_t *reply)
+{
+	exchange_take_session(&k->session, reply);
+	return !failed(k, reply);
 }
 
 /* Log-probabilities of the tokens in a reply, or of a prompt; or NULL. */
@@ -181,10 +157,10 @@ static void tell(struct choice *k, bool first, const char *text, size_t length, 
 		buf_add(&k->text, text ? text : "", length);
 		k->logprobs = logprobs_join(k->logprobs, logprobs);
 	} else if (first || length > 0 || logprobs != NULL) {
-		send_event(c, openai_chunk(&c->o, &head, k->index, first, text, length, logprobs, NULL));
+		exchange_send_event(c->x, openai_chunk(&c->o, &head, k->index, first, text, length, logprobs, NULL));
 	}
 	if (c->o.stream && k->finish != NULL)
-		send_event(c, openai_chunk(&c->o, &head, k->index, false, NULL, 0, NULL, k->finish));
+		exchange_send_event(c->x, openai_chunk(&c->o, &head, k->index, false, NULL, 0, NULL, k->finish));
 }
 
 static json_t *prompt_of(const struct choice *k)
@@ -206,9 +182,7 @@ static void generated(struct exchange *x, void *arg, const json_t *reply)
 {
 	struct choice *k = arg;
 	(void)x;
-	if (reply != NULL && json_object_get(reply, "session") != NULL)
-		k->session = json_incref(json_object_get(reply, "session"));
-	if (failed(k, reply))
+	if (!accepted(k, reply))
 		return;
 	k->cursor = json_integer_value(json_object_get(reply, "cursor"));
 	k->given = (uint64_t)json_integer_value(json_object_get(reply, "n_given"));
@@ -233,8 +207,7 @@ static void end_choice(struct choice *k)
 
 static void fail_computing(struct choice *k)
 {
-	json_t *e = json_pack("{s:{s:s,s:s,s:s}}", "error", "code", "engine_failed", "message", "this answer could not be computed", "hint",
-			      "");
+	json_t *e = exchange_not_computed("answer");
 	fail(k->c, e);
 	json_decref(e);
 }
@@ -272,9 +245,7 @@ static void prompt_accepted(struct exchange *x, void *arg, const json_t *reply)
 {
 	struct choice *k = arg;
 	(void)x;
-	if (reply != NULL && json_object_get(reply, "session") != NULL)
-		k->session = json_incref(json_object_get(reply, "session"));
-	if (failed(k, reply))
+	if (!accepted(k, reply))
 		return;
 	k->given = (uint64_t)json_integer_value(json_object_get(reply, "n_tokens"));
 	ask(k, prompt_read);
@@ -391,13 +362,11 @@ static void start(struct exchange *x, const struct openai *o)
 {
 	unsigned n = o->n * (unsigned)json_array_size(o->prompts);
 	struct completion *c = xcalloc(1, sizeof *c + n * sizeof c->choices[0]);
-	uint64_t random;
-	CHECK(getrandom(&random, sizeof random, 0) == sizeof random);
 	c->x = x;
 	c->o = *o;
 	c->n = n;
 	c->created = time(NULL);
-	snprintf(c->id, sizeof c->id, "%s-%016llx", o->chat ? "chatcmpl" : "cmpl", (unsigned long long)random);
+	exchange_draw_id(o->chat ? "chatcmpl" : "cmpl", c->id);
 	x->task = c;
 	x->end = end;
 	x->drained = drained;

@@ -7,10 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "base/base64.h"
-#include "base/check.h"
 #include "http/routes.h"
 
 enum {
@@ -42,25 +40,10 @@ struct embeddings {
 static void accepted(struct exchange *x, void *arg, const json_t *reply);
 static void advanced(struct exchange *x, void *arg, const json_t *reply);
 
-static void dropped(struct exchange *x, void *arg, const json_t *reply)
-{
-	(void)x;
-	(void)arg;
-	(void)reply;
-}
-
-static void drop(struct input *k)
-{
-	if (k->session == NULL)
-		return;
-	exchange_ask(k->e->x, json_pack("{s:s,s:o}", "op", "drop", "session", k->session), dropped, NULL);
-	k->session = NULL;
-}
-
 static void drop_all(struct embeddings *e)
 {
 	for (unsigned i = 0; i < e->begun; i++)
-		drop(&e->inputs[i]);
+		exchange_drop(e->x, &e->inputs[i].session);
 }
 
 /* Asks for the next input, if there is one. */
@@ -100,8 +83,7 @@ static void accepted(struct exchange *x, void *arg, const json_t *reply)
 {
 	struct input *k = arg;
 	(void)x;
-	if (reply != NULL && json_object_get(reply, "session") != NULL)
-		k->session = json_incref(json_object_get(reply, "session"));
+	exchange_take_session(&k->session, reply);
 	if (failed(k, reply))
 		return;
 	k->e->tokens += (uint64_t)json_integer_value(json_object_get(reply, "n_tokens"));
@@ -146,15 +128,14 @@ static void advanced(struct exchange *x, void *arg, const json_t *reply)
 	}
 	json_t *embedding = json_object_get(reply, "embedding");
 	if (embedding == NULL) {
-		json_t *error = json_pack("{s:{s:s,s:s,s:s}}", "error", "code", "engine_failed", "message",
-					  "this input could not be computed", "hint", "");
+		json_t *error = exchange_not_computed("input");
 		failed(k, error);
 		json_decref(error);
 		return;
 	}
 	json_array_set_new(e->data, k->index, json_pack("{s:s,s:i,s:o}", "object", "embedding", "index", (int)k->index, "embedding",
 							vector_of(e, embedding)));
-	drop(k);
+	exchange_drop(e->x, &k->session);
 	if (++e->over == e->n)
 		finish(e);
 	else
@@ -213,14 +194,12 @@ static void start(struct exchange *x, json_t *texts, bool base64)
 {
 	unsigned n = (unsigned)json_array_size(texts);
 	struct embeddings *e = xcalloc(1, sizeof *e + n * sizeof e->inputs[0]);
-	uint64_t random;
-	CHECK(getrandom(&random, sizeof random, 0) == sizeof random);
 	e->x = x;
 	e->base64 = base64;
 	e->n = n;
 	e->texts = texts;
 	e->data = json_array();
-	snprintf(e->id, sizeof e->id, "embd-%016llx", (unsigned long long)random);
+	exchange_draw_id("embd", e->id);
 	for (unsigned i = 0; i < n; i++) {
 		e->inputs[i] = (struct input){.e = e, .index = i};
 		json_array_append_new(e->data, json_null());

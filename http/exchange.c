@@ -13,8 +13,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "base/check.h"
+#include "ipc/protocol.h"
 
 static void on_watch_closed(uv_handle_t *handle)
 {
@@ -119,6 +121,41 @@ void exchange_ask(struct exchange *x, json_t *request, exchange_then *then, void
 	x->http->options.ask(x->http->options.arg, x->owner, x->admin, request, on_answer, a);
 }
 
+static void ignore(struct exchange *x, void *arg, const json_t *reply)
+{
+	(void)x;
+	(void)arg;
+	(void)reply;
+}
+
+void exchange_drop(struct exchange *x, json_t **session)
+{
+	if (*session != NULL)
+		exchange_ask(x, json_pack("{s:s,s:o}", "op", "drop", "session", *session), ignore, NULL);
+	*session = NULL;
+}
+
+void exchange_take_session(json_t **session, const json_t *reply)
+{
+	json_t *made = json_object_get(reply, "session");
+	if (made != NULL)
+		*session = json_incref(made);
+}
+
+json_t *exchange_not_computed(const char *what)
+{
+	char message[64];
+	snprintf(message, sizeof message, "this %s could not be computed", what);
+	return json_pack("{s:{s:s,s:s,s:s}}", "error", "code", "engine_failed", "message", message, "hint", "");
+}
+
+void exchange_draw_id(const char *prefix, char ret_id[32])
+{
+	uint64_t random;
+	CHECK(getrandom(&random, sizeof random, 0) == sizeof random);
+	snprintf(ret_id, 32, "%s-%016llx", prefix, (unsigned long long)random);
+}
+
 void exchange_answered(struct ask *a)
 {
 	struct exchange *x = a->x;
@@ -143,19 +180,11 @@ void exchange_reply(struct exchange *x, unsigned status, const char *type, struc
 	exchange_resume(x);
 }
 
-static int add_bytes(const char *bytes, size_t length, void *out)
-{
-	buf_add(out, bytes, length);
-	return 0;
-}
-
 void exchange_reply_json(struct exchange *x, unsigned status, json_t *json)
 {
 	struct buf body = {0};
-	CHECK(json != NULL);
-	CHECK(json_dump_callback(json, add_bytes, &body, JSON_COMPACT | JSON_REAL_PRECISION(15)) == 0);
+	ipc_encode(json, &body);
 	buf_add(&body, "\n", 1);
-	json_decref(json);
 	exchange_reply(x, status, "application/json", &body);
 }
 
@@ -231,6 +260,16 @@ void exchange_send(struct exchange *x, const void *bytes, size_t length)
 		return;
 	buf_add(&x->out, bytes, length);
 	exchange_resume(x);
+}
+
+void exchange_send_event(struct exchange *x, json_t *event)
+{
+	struct buf line = {0};
+	buf_printf(&line, "data: ");
+	ipc_encode(event, &line);
+	buf_printf(&line, "\n\n");
+	exchange_send(x, line.data, line.length);
+	buf_done(&line);
 }
 
 void exchange_finish(struct exchange *x)

@@ -77,6 +77,18 @@ struct exchange {
 /* Asks falcond as the client; takes the reference to the request. */
 void exchange_ask(struct exchange *x, json_t *request, exchange_then *then, void *arg);
 
+/* Drops the session of that name and waits for no answer. *session becomes NULL, and may be NULL already. */
+void exchange_drop(struct exchange *x, json_t **session);
+
+/* Puts the name of the session that a reply has made, if it has, into a place that holds none: a new reference. */
+void exchange_take_session(json_t **session, const json_t *reply);
+
+/* What falcond says of a session that cannot be computed, a new reference; what: "answer", "input". */
+json_t *exchange_not_computed(const char *what);
+
+/* "PREFIX-", and 16 digits that nobody guesses: OpenAI's name of a response, and ours of its requests. */
+void exchange_draw_id(const char *prefix, char ret_id[32]);
+
 /* The whole response. The bytes of body are taken. type is a constant. */
 void exchange_reply(struct exchange *x, unsigned status, const char *type, struct buf *body);
 void exchange_reply_json(struct exchange *x, unsigned status, json_t *body); /* takes the reference */
@@ -93,6 +105,7 @@ json_t *exchange_error_json(const json_t *reply, unsigned *ret_status);
 /* A response in pieces: begin, any number of sends, finish. */
 void exchange_begin(struct exchange *x, const char *type);
 void exchange_send(struct exchange *x, const void *bytes, size_t length);
+void exchange_send_event(struct exchange *x, json_t *event); /* of text/event-stream; takes the reference */
 void exchange_finish(struct exchange *x);
 
 /* Bytes of a stream that wait for the client to take them. */

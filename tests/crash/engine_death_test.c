@@ -107,12 +107,6 @@ static void streams_have_the_same_bytes_however_often_the_engine_is_killed(void 
 	end(&f);
 }
 
-static const char *code_of(const json_t *reply)
-{
-	const char *code = json_string_value(json_object_get(json_object_get(reply, "error"), "code"));
-	return code ? code : "none";
-}
-
 /* The culprit has been ended before the position was passed, says why to whoever asks, and takes no more. */
 static void expect_ended(struct fixture *f, const struct streams *s, long long position, const char *why)
 {
@@ -121,7 +115,7 @@ static void expect_ended(struct fixture *f, const struct streams *s, long long p
 	assert_true(strcmp(o->finish, "error") == 0 || strcmp(o->code, "engine_failed") == 0);
 	json_t *r = wire_ask(f->c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":%lld}", o->name, o->cursor);
 	const char *message = json_string_value(json_object_get(json_object_get(r, "error"), "message"));
-	assert_string_equal(code_of(r), "engine_failed");
+	assert_string_equal(wire_code(r), "engine_failed");
 	assert_non_null(strstr(message, why));
 	json_decref(r);
 	r = wire_ask(f->c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":0}", o->name);
@@ -129,7 +123,7 @@ static void expect_ended(struct fixture *f, const struct streams *s, long long p
 	assert_int_equal(json_array_size(json_object_get(r, "ids")), json_array_size(o->ids));
 	json_decref(r);
 	r = wire_ask(f->c, "{\"op\":\"append\",\"session\":\"%s\",\"at\":%lld,\"ids\":[5]}", o->name, o->cursor);
-	assert_string_equal(code_of(r), "engine_failed");
+	assert_string_equal(wire_code(r), "engine_failed");
 	json_decref(r);
 }
 

@@ -93,6 +93,30 @@ void daemon_start(struct daemon *d, const char *yaml)
 	daemon_expect(d, "ready: ");
 }
 
+void daemon_start_as(struct daemon *d, const char *isa, unsigned threads, const char *yaml)
+{
+	assert_int_equal(isa ? setenv("FALCON_ISA", isa, 1) : unsetenv("FALCON_ISA"), 0);
+	daemon_prepare(d);
+	d->threads = threads;
+	daemon_launch(d, yaml);
+	daemon_expect(d, "ready: ");
+	unsetenv("FALCON_ISA");
+}
+
+void daemon_restart(struct daemon *d, const char *yaml)
+{
+	unlink(d->log);
+	daemon_launch(d, yaml);
+	daemon_expect(d, "ready: ");
+}
+
+void daemon_replace(struct daemon *d, const char *yaml)
+{
+	assert_int_equal(kill(d->pid, SIGKILL), 0);
+	assert_int_equal(daemon_reap(d), -SIGKILL);
+	daemon_restart(d, yaml);
+}
+
 int daemon_reap(struct daemon *d)
 {
 	int status;

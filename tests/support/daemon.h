@@ -21,6 +21,12 @@ void daemon_launch(struct daemon *d, const char *yaml);
 void daemon_expect(const struct daemon *d, const char *text);
 /* All three: it is ready when this returns. */
 void daemon_start(struct daemon *d, const char *yaml);
+/* The same of an engine of so many threads that is held to this instruction set (NULL: the best). */
+void daemon_start_as(struct daemon *d, const char *isa, unsigned threads, const char *yaml);
+/* Starts it once more in the same folder, with a log of its own, after it has ended: it is ready when this returns. */
+void daemon_restart(struct daemon *d, const char *yaml);
+/* The same after kill -9. */
+void daemon_replace(struct daemon *d, const char *yaml);
 /* SIGTERM, and waits for its end: the exit status, or -signal. */
 int daemon_stop(struct daemon *d);
 /* Waits for its end. */

@@ -52,6 +52,9 @@ struct rig_run {
 /* Packs a model of the source tree with falcon-engine --pack into a sealed segment, as falcond does. The descriptor. */
 int rig_pack(const char *model);
 
+/* Ids without any meaning, the same ones each time, of the bundled model's vocabulary. */
+void rig_prompt(int32_t *ids, uint32_t n);
+
 /* Makes pages and board around packed weights. */
 void rig_open(struct rig *r, int weights, const struct rig_shape *shape);
 void rig_close(struct rig *r); /* kills the engine; the weights stay the caller's */

@@ -113,3 +113,16 @@ json_t *wire_ask(int fd, const char *format, ...)
 	free(text);
 	return reply;
 }
+
+const char *wire_code(const json_t *reply)
+{
+	const char *code = json_string_value(json_object_get(json_object_get(reply, "error"), "code"));
+	return code ? code : "none";
+}
+
+json_t *wire_good(json_t *reply)
+{
+	if (json_object_get(reply, "error") != NULL)
+		fail_msg("%s", json_dumps(reply, 0));
+	return reply;
+}

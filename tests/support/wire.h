@@ -30,4 +30,13 @@ void wire_on_lost(void (*again)(void *arg, int fd), void *arg);
 /* Sends the formatted JSON and returns the reply; fails the test if there is none. */
 json_t *wire_ask(int fd, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* The code of the error that a reply tells, or "none". */
+const char *wire_code(const json_t *reply);
+
+/* The reply itself; fails the test if it tells an error. */
+json_t *wire_good(json_t *reply);
+
+/* Both: asks, and fails the test unless the reply tells no error. */
+#define wire_get(fd, ...) wire_good(wire_ask(fd, __VA_ARGS__))
+
 #endif

@@ -80,30 +80,17 @@ struct reader {
 	const char *finish;
 };
 
-static const char *code_of(const json_t *reply)
-{
-	const char *code = json_string_value(json_object_get(json_object_get(reply, "error"), "code"));
-	return code ? code : "none";
-}
-
-static json_t *good(json_t *reply)
-{
-	if (strcmp(code_of(reply), "none") != 0)
-		fail_msg("%s", json_dumps(reply, 0));
-	return reply;
-}
-
 static json_t *generate(struct reader *r, int number)
 {
 	static const char *const more[] = {"\"temp\":0", "\"top_k\":0", "\"repeat_penalty\":1.1", "\"stop\":[\"zebra crossing\"]"};
-	return good(wire_ask(r->c, "{\"op\":\"generate\",\"session\":\"%s\",\"request_id\":\"%s\",\"prompt\":\"Once upon a time there was %d\","
-			     "\"n\":%d,\"seed\":%d,\"ignore_eos\":true,%s}", r->session, r->session, number, RUN_TOKENS, number + 1,
-			     more[number % 4]));
+	return wire_get(r->c, "{\"op\":\"generate\",\"session\":\"%s\",\"request_id\":\"%s\","
+			      "\"prompt\":\"Once upon a time there was %d\",\"n\":%d,\"seed\":%d,\"ignore_eos\":true,%s}", r->session, r->session, number, RUN_TOKENS, number + 1,
+			     more[number % 4]);
 }
 
 static void read_some(struct reader *r)
 {
-	json_t *reply = good(wire_ask(r->c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":%lld,\"wait_ms\":20000}", r->session, r->cursor));
+	json_t *reply = wire_get(r->c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":%lld,\"wait_ms\":20000}", r->session, r->cursor);
 	const char *text = json_string_value(json_object_get(reply, "text"));
 	size_t n = strlen(text);
 	json_array_extend(r->ids, json_object_get(reply, "ids"));
@@ -387,12 +374,12 @@ static void a_falcond_that_serves_well_takes_its_count_back(void **state)
 static json_t *read_whole(int c, const char *session)
 {
 	for (long long cursor = 0;;) {
-		json_t *reply = good(wire_ask(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":%lld,\"wait_ms\":20000}", session, cursor));
+		json_t *reply = wire_get(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":%lld,\"wait_ms\":20000}", session, cursor);
 		cursor = json_integer_value(json_object_get(reply, "cursor"));
 		bool done = json_is_true(json_object_get(reply, "done"));
 		json_decref(reply);
 		if (done)
-			return good(wire_ask(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":0}", session));
+			return wire_get(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":0}", session);
 	}
 }
 
@@ -403,24 +390,24 @@ static void sessions_keep_names_replies_and_order(void **state)
 	keeper_start(&k);
 	int c = wire_open(k.d.path);
 	static const char ask[] = "{\"op\":\"generate\",\"request_id\":\"first\",\"ids\":[5,6,7],\"n\":4,\"ignore_eos\":true}";
-	json_t *first = good(wire_ask(c, "%s", ask));
+	json_t *first = wire_get(c, "%s", ask);
 	json_t *whole = read_whole(c, "~1");
-	json_decref(good(wire_ask(c, "{\"op\":\"fork\",\"session\":\"~1\",\"new\":\"fork\",\"request_id\":\"f\"}")));
-	json_decref(good(wire_ask(c, "{\"op\":\"generate\",\"session\":\"gone\",\"request_id\":\"g\",\"ids\":[5],\"n\":900}")));
-	json_decref(good(wire_ask(c, "{\"op\":\"drop\",\"session\":\"gone\"}")));
+	json_decref(wire_get(c, "{\"op\":\"fork\",\"session\":\"~1\",\"new\":\"fork\",\"request_id\":\"f\"}"));
+	json_decref(wire_get(c, "{\"op\":\"generate\",\"session\":\"gone\",\"request_id\":\"g\",\"ids\":[5],\"n\":900}"));
+	json_decref(wire_get(c, "{\"op\":\"drop\",\"session\":\"gone\"}"));
 	keeper_kill(&k);
 	close(c);
 	keeper_launch(&k);
 	c = wire_open(k.d.path);
-	json_t *again = good(wire_ask(c, "%s", ask)), *read = good(wire_ask(c, "{\"op\":\"next\",\"session\":\"~1\",\"cursor\":0}"));
+	json_t *again = wire_get(c, "%s", ask), *read = wire_get(c, "{\"op\":\"next\",\"session\":\"~1\",\"cursor\":0}");
 	assert_true(json_equal(again, first));
 	assert_true(json_equal(read, whole));
 	json_t *sessions = wire_ask(c, "{\"op\":\"sessions\"}");
 	assert_int_equal(json_array_size(json_object_get(sessions, "sessions")), 2);
-	json_t *next = good(wire_ask(c, "{\"op\":\"append\",\"session\":\"fork\",\"at\":7,\"ids\":[8],\"n\":2}"));
+	json_t *next = wire_get(c, "{\"op\":\"append\",\"session\":\"fork\",\"at\":7,\"ids\":[8],\"n\":2}");
 	assert_int_equal(json_integer_value(json_object_get(next, "n_given")), 8);
 	/* Nobody who still has the name of a dropped session finds another's there. */
-	json_t *unnamed = good(wire_ask(c, "{\"op\":\"generate\",\"request_id\":\"u\",\"ids\":[5],\"n\":1}"));
+	json_t *unnamed = wire_get(c, "{\"op\":\"generate\",\"request_id\":\"u\",\"ids\":[5],\"n\":1}");
 	assert_true(atoi(json_string_value(json_object_get(unnamed, "session")) + 1) > 1000);
 	json_t *const replies[] = {first, whole, again, read, sessions, next, unnamed};
 	for (size_t i = 0; i < sizeof replies / sizeof replies[0]; i++)
@@ -440,7 +427,7 @@ static void an_upgrade_in_mid_stream_loses_nothing(void **state)
 	readers_start(&k, broken, CLIENTS, 'b');
 	readers_read(broken, CLIENTS, RUN_TOKENS / 3);
 	int c = wire_open(k.d.path);
-	json_t *reply = good(wire_ask(c, "{\"op\":\"upgrade\"}"));
+	json_t *reply = wire_get(c, "{\"op\":\"upgrade\"}");
 	assert_true(json_is_true(json_object_get(reply, "upgrading")));
 	json_decref(reply);
 	close(c);
@@ -463,14 +450,14 @@ static void a_memfd_set_is_handed_over_an_upgrade(void **state)
 	struct daemon d;
 	daemon_start(&d, NULL);
 	int c = wire_open(d.path);
-	json_decref(good(wire_ask(c, "{\"op\":\"generate\",\"session\":\"s\",\"request_id\":\"s\",\"ids\":[5],\"n\":3,\"ignore_eos\":true}")));
+	json_decref(wire_get(c, "{\"op\":\"generate\",\"session\":\"s\",\"request_id\":\"s\",\"ids\":[5],\"n\":3,\"ignore_eos\":true}"));
 	json_t *whole = read_whole(c, "s");
-	json_decref(good(wire_ask(c, "{\"op\":\"upgrade\"}")));
+	json_decref(wire_get(c, "{\"op\":\"upgrade\"}"));
 	close(c);
 	daemon_expect(&d, "taken over with 1 sessions");
 	for (int tries = 0; (c = wire_open(d.path)) < 0; tries++, usleep(10000))
 		assert_true(tries < 6000);
-	json_t *read = good(wire_ask(c, "{\"op\":\"next\",\"session\":\"s\",\"cursor\":0}"));
+	json_t *read = wire_get(c, "{\"op\":\"next\",\"session\":\"s\",\"cursor\":0}");
 	assert_true(json_equal(read, whole));
 	json_decref(read);
 	json_decref(whole);
@@ -495,7 +482,7 @@ static void a_folder_in_use_is_refused(void **state)
 	free(log);
 	daemon_clean(&second);
 	int c = wire_open(k.d.path);
-	json_decref(good(wire_ask(c, "{\"op\":\"hello\"}")));
+	json_decref(wire_get(c, "{\"op\":\"hello\"}"));
 	close(c);
 	keeper_end(&k);
 }

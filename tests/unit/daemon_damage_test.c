@@ -33,12 +33,6 @@ struct victim {
 	int fd, c;
 };
 
-static const char *code_of(const json_t *reply)
-{
-	const char *code = json_string_value(json_object_get(json_object_get(reply, "error"), "code"));
-	return code ? code : "none";
-}
-
 static void map_board(struct victim *v)
 {
 	char pattern[96];
@@ -86,11 +80,11 @@ static uint32_t make(struct victim *v, const char *name)
 {
 	json_t *r = wire_ask(v->c, "{\"op\":\"generate\",\"session\":\"%s\",\"request_id\":\"%s\",\"ids\":[1,2,3],\"n\":%d,"
 			     "\"ignore_eos\":true,\"stop\":[\"zebra crossing\"]}", name, name, N);
-	assert_string_equal(code_of(r), "none");
+	assert_string_equal(wire_code(r), "none");
 	for (int cursor = N_GIVEN; cursor < N_GIVEN + N; cursor = (int)json_integer_value(json_object_get(r, "cursor"))) {
 		json_decref(r);
 		r = wire_ask(v->c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":%d,\"wait_ms\":20000}", name, cursor);
-		assert_string_equal(code_of(r), "none");
+		assert_string_equal(wire_code(r), "none");
 	}
 	json_decref(r);
 	for (uint32_t slot = 0; slot < v->board.n_slots; slot++)

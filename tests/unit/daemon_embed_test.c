@@ -30,19 +30,6 @@ static char *ids_text;    /* the same as JSON */
 static double *reference; /* [n_embd] */
 static uint32_t n_embd;
 
-static json_t *good(json_t *reply)
-{
-	if (json_object_get(reply, "error") != NULL)
-		fail_msg("%s", json_dumps(reply, 0));
-	return reply;
-}
-
-static const char *code_of(const json_t *reply)
-{
-	const char *code = json_string_value(json_object_get(json_object_get(reply, "error"), "code"));
-	return code ? code : "none";
-}
-
 /* Of the forward pass, in chunks that falcond would not make. */
 static double *mean_of(const struct model *m, const int32_t *log, uint32_t n)
 {
@@ -107,7 +94,7 @@ static int free_reference(void **state)
 
 static void begin(int c, const char *request)
 {
-	json_t *r = good(wire_ask(c, "{\"op\":\"embed\",\"request_id\":\"%s\",\"ids\":%s}", request, ids_text));
+	json_t *r = wire_get(c, "{\"op\":\"embed\",\"request_id\":\"%s\",\"ids\":%s}", request, ids_text);
 	assert_int_equal(json_integer_value(json_object_get(r, "n_tokens")), TOKENS);
 	json_decref(r);
 }
@@ -115,7 +102,7 @@ static void begin(int c, const char *request)
 /* The session that a request has made, once more. */
 static char *session_of(int c, const char *request)
 {
-	json_t *r = good(wire_ask(c, "{\"op\":\"embed\",\"request_id\":\"%s\",\"ids\":%s}", request, ids_text));
+	json_t *r = wire_get(c, "{\"op\":\"embed\",\"request_id\":\"%s\",\"ids\":%s}", request, ids_text);
 	char *name = xstrdup(json_string_value(json_object_get(r, "session")));
 	json_decref(r);
 	return name;
@@ -128,7 +115,7 @@ static void expect_reference(int c, const char *request)
 	json_t *r = NULL;
 	for (bool is_over = false; !is_over;) {
 		json_decref(r);
-		r = good(wire_ask(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":0,\"wait_ms\":20000}", session));
+		r = wire_get(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":0,\"wait_ms\":20000}", session);
 		is_over = json_is_true(json_object_get(r, "done"));
 		assert_true(is_over || json_object_get(r, "embedding") == NULL);
 	}
@@ -139,7 +126,7 @@ static void expect_reference(int c, const char *request)
 		if ((float)json_real_value(json_array_get(v, i)) != (float)reference[i])
 			fail_msg("element %u is %a, the reference %a", i, json_real_value(json_array_get(v, i)), reference[i]);
 	json_decref(r);
-	r = good(wire_ask(c, "{\"op\":\"drop\",\"session\":\"%s\"}", session));
+	r = wire_get(c, "{\"op\":\"drop\",\"session\":\"%s\"}", session);
 	assert_true(json_is_true(json_object_get(r, "dropped")));
 	json_decref(r);
 	free(session);
@@ -153,11 +140,7 @@ static void the_vector_is_the_mean_of_the_hidden_states_wherever_it_is_computed(
 	for (size_t w = 0; w < sizeof ways / sizeof ways[0]; w++) {
 		struct daemon d;
 		struct streams others;
-		assert_int_equal(ways[w].isa ? setenv("FALCON_ISA", ways[w].isa, 1) : unsetenv("FALCON_ISA"), 0);
-		daemon_prepare(&d);
-		d.threads = ways[w].threads;
-		daemon_launch(&d, ways[w].yaml);
-		daemon_expect(&d, "ready: ");
+		daemon_start_as(&d, ways[w].isa, ways[w].threads, ways[w].yaml);
 		int c = wire_open(d.path);
 		streams_begin(&others, c, "other", 3, 40);
 		begin(c, "one");
@@ -169,7 +152,6 @@ static void the_vector_is_the_mean_of_the_hidden_states_wherever_it_is_computed(
 		assert_int_equal(daemon_stop(&d), 0);
 		daemon_clean(&d);
 	}
-	unsetenv("FALCON_ISA");
 }
 
 static void neither_process_s_death_changes_a_bit(void **state)
@@ -187,11 +169,7 @@ static void neither_process_s_death_changes_a_bit(void **state)
 	expect_reference(c, "engine");
 	begin(c, "falcond");
 	close(c);
-	kill(d.pid, SIGKILL);
-	assert_int_equal(daemon_reap(&d), -SIGKILL);
-	unlink(d.log);
-	daemon_launch(&d, yaml);
-	daemon_expect(&d, "ready: ");
+	daemon_replace(&d, yaml);
 	c = wire_open(d.path);
 	expect_reference(c, "falcond");
 	close(c);
@@ -204,7 +182,7 @@ static void neither_process_s_death_changes_a_bit(void **state)
 static void expect_code(int c, const char *message, const char *code)
 {
 	json_t *r = wire_ask(c, "%s", message);
-	if (strcmp(code_of(r), code) != 0)
+	if (strcmp(wire_code(r), code) != 0)
 		fail_msg("%s: expected %s, got %s", message, code, json_dumps(r, 0));
 	json_decref(r);
 }
@@ -226,7 +204,7 @@ static void what_cannot_be_embedded_is_told_and_limits_hold(void **state)
 		json_array_append_new(list, json_integer(7));
 	char *text = json_dumps(list, JSON_COMPACT);
 	json_t *r = wire_ask(c, "{\"op\":\"embed\",\"request_id\":\"e\",\"ids\":%s}", text);
-	assert_string_equal(code_of(r), "context_full");
+	assert_string_equal(wire_code(r), "context_full");
 	json_decref(r);
 	json_array_clear(list);
 	for (int i = 0; i < 1001; i++)
@@ -234,7 +212,7 @@ static void what_cannot_be_embedded_is_told_and_limits_hold(void **state)
 	free(text);
 	text = json_dumps(list, JSON_COMPACT);
 	r = wire_ask(c, "{\"op\":\"embed\",\"request_id\":\"e\",\"ids\":%s}", text);
-	assert_string_equal(code_of(r), "too_many");
+	assert_string_equal(wire_code(r), "too_many");
 	json_decref(r);
 	free(text);
 	json_decref(list);

@@ -20,13 +20,6 @@ enum { N = 64 };
 static json_t *expected; /* the tokens of plain C */
 
 /* A reply that is no error. */
-static json_t *good(json_t *reply)
-{
-	if (json_object_get(reply, "error"))
-		fail_msg("%s", json_dumps(reply, 0));
-	return reply;
-}
-
 /* Prompts of 8 to 47 ids, so that others also prefill while the session generates; the run is longer than the session's. */
 static void join(int c, unsigned number)
 {
@@ -35,13 +28,13 @@ static void join(int c, unsigned number)
 	for (unsigned i = 0; i < 8 + number * 13 % 40; i++)
 		length += snprintf(ids + length, sizeof ids - (size_t)length, "%s%u", i ? "," : "",
 				   300 + (number * 31 + i * 17) % 600);
-	json_decref(good(wire_ask(c, "{\"op\":\"generate\",\"session\":\"other%u\",\"request_id\":\"%u\",\"ids\":[%s],\"n\":%u,"
-				     "\"temp\":0.7,\"seed\":%u,\"ignore_eos\":true}", number, number, ids, 4 * N, number)));
+	json_decref(wire_get(c, "{\"op\":\"generate\",\"session\":\"other%u\",\"request_id\":\"%u\",\"ids\":[%s],\"n\":%u,"
+				     "\"temp\":0.7,\"seed\":%u,\"ignore_eos\":true}", number, number, ids, 4 * N, number));
 }
 
 static void leave(int c, unsigned number)
 {
-	json_decref(good(wire_ask(c, "{\"op\":\"drop\",\"session\":\"other%u\"}", number)));
+	json_decref(wire_get(c, "{\"op\":\"drop\",\"session\":\"other%u\"}", number));
 }
 
 /*
@@ -53,15 +46,15 @@ static json_t *run_beside(int c, unsigned others)
 	unsigned joined = 0, left = 0;
 	while (joined < others / 2)
 		join(c, joined++);
-	json_t *r = good(wire_ask(c, "{\"op\":\"generate\",\"session\":\"mine\",\"request_id\":\"mine\",\"prompt\":\"Once "
+	json_t *r = wire_get(c, "{\"op\":\"generate\",\"session\":\"mine\",\"request_id\":\"mine\",\"prompt\":\"Once "
 				     "upon a time there was a king who had three sons, and the youngest of them was called\","
 				     "\"n\":%d,\"temp\":1,\"top_k\":0,\"top_p\":1,\"min_p\":0,\"seed\":20240229,"
-				     "\"ignore_eos\":true}", N));
+				     "\"ignore_eos\":true}", N);
 	long long cursor = json_integer_value(json_object_get(r, "cursor"));
 	json_t *ids = json_array();
 	for (bool done = false; !done;) {
 		json_decref(r);
-		r = good(wire_ask(c, "{\"op\":\"next\",\"session\":\"mine\",\"cursor\":%lld,\"wait_ms\":20000}", cursor));
+		r = wire_get(c, "{\"op\":\"next\",\"session\":\"mine\",\"cursor\":%lld,\"wait_ms\":20000}", cursor);
 		json_array_extend(ids, json_object_get(r, "ids"));
 		cursor = json_integer_value(json_object_get(r, "cursor"));
 		done = json_is_true(json_object_get(r, "done"));
@@ -72,7 +65,7 @@ static json_t *run_beside(int c, unsigned others)
 			leave(c, left++);
 	}
 	json_decref(r);
-	json_decref(good(wire_ask(c, "{\"op\":\"drop\",\"session\":\"mine\"}")));
+	json_decref(wire_get(c, "{\"op\":\"drop\",\"session\":\"mine\"}"));
 	while (left < joined)
 		leave(c, left++);
 	return ids;

@@ -16,16 +16,10 @@
 #include "tests/support/daemon.h"
 #include "tests/support/wire.h"
 
-static const char *code_of(const json_t *reply)
-{
-	const char *code = json_string_value(json_object_get(json_object_get(reply, "error"), "code"));
-	return code ? code : "none";
-}
-
 static void expect(int c, const char *message, const char *code)
 {
 	json_t *r = wire_ask(c, "%s", message);
-	if (strcmp(code_of(r), code) != 0)
+	if (strcmp(wire_code(r), code) != 0)
 		fail_msg("%s: expected %s, got %s", message, code, json_dumps(r, 0));
 	json_decref(r);
 }
@@ -49,7 +43,7 @@ static json_t *read_whole(int c, const char *session)
 	long long cursor = 0;
 	for (bool done = false; !done;) {
 		json_t *r = wire_ask(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":%lld,\"wait_ms\":20000}", session, cursor);
-		if (strcmp(code_of(r), "none") != 0)
+		if (strcmp(wire_code(r), "none") != 0)
 			fail_msg("next: %s", json_dumps(r, 0));
 		json_array_extend(ids, json_object_get(r, "ids"));
 		cursor = json_integer_value(json_object_get(r, "cursor"));
@@ -82,7 +76,7 @@ static void an_owner_has_no_more_than_the_limits(void **state)
 		buf_printf(&ids, i ? ",1" : "1");
 	json_t *many = wire_ask(c, "{\"op\":\"generate\",\"request_id\":\"6\",\"ids\":[%s],\"n\":1}", ids.data);
 	buf_done(&ids);
-	assert_string_equal(code_of(many), "too_many");
+	assert_string_equal(wire_code(many), "too_many");
 	json_decref(g);
 	json_decref(many);
 	close(c);
@@ -103,7 +97,7 @@ static void a_run_counts_for_no_more_pages_than_the_context_lets_it_have(void **
 	assert_int_equal(kill(engine, SIGSTOP), 0);
 	for (int i = 1; i <= 3; i++) {
 		json_t *r = wire_ask(c, "{\"op\":\"generate\",\"session\":\"%d\",\"request_id\":\"%d\",\"ids\":[1],\"n\":2147483647}", i, i);
-		assert_string_equal(code_of(r), i < 3 ? "none" : "no_memory");
+		assert_string_equal(wire_code(r), i < 3 ? "none" : "no_memory");
 		json_decref(r);
 	}
 	assert_int_equal(kill(engine, SIGCONT), 0);
@@ -123,7 +117,7 @@ static int unaffected(const struct daemon *d)
 	if (c < 0)
 		return 1;
 	for (int i = 0; i < 2; i++)
-		if (strcmp(code_of(wire_ask(c, "%s", asked[i])), "none") != 0)
+		if (strcmp(wire_code(wire_ask(c, "%s", asked[i])), "none") != 0)
 			return 2 + i;
 	return json_array_size(read_whole(c, "a")) == 4 && json_array_size(read_whole(c, "b")) == 4 ? 0 : 4;
 }
@@ -175,7 +169,7 @@ static void one_request_too_many_is_refused_and_those_that_wait_are_not(void **s
 	const char *code = "none";
 	for (int tries = 0; tries < 1000 && strcmp(code, "none") == 0; tries++, usleep(10000)) {
 		r = wire_ask(c, "{\"op\":\"hello\"}");
-		code = strcmp(code_of(r), "too_many") == 0 ? "too_many" : code_of(r);
+		code = strcmp(wire_code(r), "too_many") == 0 ? "too_many" : wire_code(r);
 		json_decref(r);
 	}
 	assert_string_equal(code, "too_many");
@@ -201,7 +195,7 @@ static void run_all(const struct daemon *d, uint32_t n, bool together, json_t **
 	for (uint32_t i = 0; i < n; i++) {
 		json_t *g = wire_ask(c, "{\"op\":\"generate\",\"session\":\"s%u\",\"request_id\":\"s%u\",\"prompt\":\"Once upon a time\","
 				     "\"n\":300,\"seed\":%u,\"ignore_eos\":true}", i, i, i);
-		assert_string_equal(code_of(g), "none");
+		assert_string_equal(wire_code(g), "none");
 		json_decref(g);
 		snprintf(name, sizeof name, "s%u", i);
 		if (!together)

@@ -5,7 +5,6 @@
  * in mid-stream, nor a stop with files, nor a move to another daemon.
  */
 #define _GNU_SOURCE
-#include <ftw.h>
 #include <math.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -23,6 +22,7 @@
 #include "base/clock.h"
 #include "tests/support/daemon.h"
 #include "tests/support/streams.h"
+#include "tests/support/tree.h"
 #include "tests/support/wire.h"
 
 enum { N = 300, TOP = 5, VOCAB = 4096 };
@@ -30,23 +30,10 @@ enum { N = 300, TOP = 5, VOCAB = 4096 };
 #define PROMPT "\"prompt\":\"Once upon a time there was a king, and the king, and the king\""
 #define SAMPLING "\"n\":300,\"temp\":0.9,\"repeat_penalty\":1.3,\"logit_bias\":{\"262\":-2,\"300\":4},\"seed\":11,\"ignore_eos\":true"
 
-static json_t *good(json_t *reply)
-{
-	if (json_object_get(reply, "error") != NULL)
-		fail_msg("%s", json_dumps(reply, 0));
-	return reply;
-}
-
-static const char *code_of(const json_t *reply)
-{
-	const char *code = json_string_value(json_object_get(json_object_get(reply, "error"), "code"));
-	return code ? code : "none";
-}
-
 static void begin(int c, const char *session, const char *more)
 {
-	json_decref(good(wire_ask(c, "{\"op\":\"generate\",\"session\":\"%s\",\"request_id\":\"%s\"," PROMPT "," SAMPLING "%s}", session, session,
-				  more)));
+	json_decref(wire_get(c, "{\"op\":\"generate\",\"session\":\"%s\",\"request_id\":\"%s\"," PROMPT "," SAMPLING "%s}",
+			     session, session, more));
 }
 
 /* What a session has said behind the cursor so far: one reply, put behind what is there. False: it is over. */
@@ -54,7 +41,7 @@ static bool read_some(int c, const char *session, json_t *said)
 {
 	static const char *const lists[] = {"ids", "logprobs", "top_logprobs"};
 	json_int_t cursor = json_integer_value(json_object_get(said, "cursor"));
-	json_t *r = good(wire_ask(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":%lld,\"wait_ms\":20000}", session, (long long)cursor));
+	json_t *r = wire_get(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":%lld,\"wait_ms\":20000}", session, (long long)cursor);
 	size_t n = json_array_size(json_object_get(r, "ids"));
 	for (size_t i = 0; i < 3; i++) {
 		json_t *list = json_object_get(r, lists[i]);
@@ -82,7 +69,7 @@ static json_t *read_all(int c, const char *session)
 
 static void drop(int c, const char *session)
 {
-	json_decref(good(wire_ask(c, "{\"op\":\"drop\",\"session\":\"%s\"}", session)));
+	json_decref(wire_get(c, "{\"op\":\"drop\",\"session\":\"%s\"}", session));
 }
 
 static void expect_equal(const json_t *a, const json_t *b)
@@ -126,12 +113,13 @@ static int free_expected(void **state)
 static json_t *score(int c, const json_t *ids, float *rows, json_t *tops)
 {
 	char *text = json_dumps(ids, JSON_COMPACT);
-	json_t *r = good(wire_ask(c, "{\"op\":\"score\",\"request_id\":\"score\",\"ids\":%s,\"rows\":true,\"logprobs\":5}", text)), *all = json_array();
+	json_t *r = wire_get(c, "{\"op\":\"score\",\"request_id\":\"score\",\"ids\":%s,\"rows\":true,\"logprobs\":5}", text);
+	json_t *all = json_array();
 	char *session = strdup(json_string_value(json_object_get(r, "session")));
 	json_decref(r);
 	long long cursor = 0;
 	for (bool done = false; !done;) {
-		r = good(wire_ask(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":%lld,\"wait_ms\":20000}", session, cursor));
+		r = wire_get(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":%lld,\"wait_ms\":20000}", session, cursor);
 		const json_t *data = json_object_get(r, "rows");
 		json_array_extend(all, json_object_get(r, "logprobs"));
 		json_array_extend(tops, json_object_get(r, "top_logprobs"));
@@ -177,7 +165,7 @@ static void they_are_the_log_softmax_of_the_logits_that_a_score_run_gives(void *
 	(void)state;
 	daemon_start(&d, NULL);
 	int c = wire_open(d.path);
-	json_t *t = good(wire_ask(c, "{\"op\":\"tokenize\",\"text\":\"Once upon a time there was a king, and the king, and the king\"}"));
+	json_t *t = wire_get(c, "{\"op\":\"tokenize\",\"text\":\"Once upon a time there was a king, and the king, and the king\"}");
 	json_t *ids = json_object_get(t, "ids");
 	size_t given = json_array_size(ids);
 	json_array_extend(ids, json_object_get(expected, "ids"));
@@ -234,11 +222,7 @@ static void nothing_of_the_machine_changes_a_bit(void **state)
 	for (size_t w = 0; w < sizeof ways / sizeof ways[0]; w++) {
 		struct daemon d;
 		struct streams others;
-		assert_int_equal(ways[w].isa ? setenv("FALCON_ISA", ways[w].isa, 1) : unsetenv("FALCON_ISA"), 0);
-		daemon_prepare(&d);
-		d.threads = ways[w].threads;
-		daemon_launch(&d, ways[w].yaml);
-		daemon_expect(&d, "ready: ");
+		daemon_start_as(&d, ways[w].isa, ways[w].threads, ways[w].yaml);
 		int c = wire_open(d.path);
 		streams_begin(&others, c, "other", 3, 40);
 		json_t *said = said_of(c, ",\"logprobs\":5");
@@ -249,7 +233,6 @@ static void nothing_of_the_machine_changes_a_bit(void **state)
 		assert_int_equal(daemon_stop(&d), 0);
 		daemon_clean(&d);
 	}
-	unsetenv("FALCON_ISA");
 }
 
 static void the_engine_may_be_killed_at_any_time(void **state)
@@ -273,6 +256,28 @@ static void the_engine_may_be_killed_at_any_time(void **state)
 	daemon_clean(&d);
 }
 
+/* Begins a run and reads some of it; what it has said. */
+static json_t *begin_mid(int c)
+{
+	begin(c, "mid", ",\"logprobs\":5");
+	json_t *said = json_pack("{s:i}", "cursor", 0);
+	for (int i = 0; i < 4 && read_some(c, "mid", said); i++)
+		;
+	return said;
+}
+
+/* Reads the rest of it, and another that is over from the beginning; takes `said`. */
+static void expect_rest(int c, json_t *said, const char *over)
+{
+	while (read_some(c, "mid", said))
+		;
+	json_t *again = read_all(c, over);
+	expect_equal(said, expected);
+	expect_equal(again, expected);
+	json_decref(said);
+	json_decref(again);
+}
+
 static void a_new_falcond_tells_the_same_from_any_cursor(void **state)
 {
 	struct daemon d;
@@ -285,37 +290,16 @@ static void a_new_falcond_tells_the_same_from_any_cursor(void **state)
 	int c = wire_open(d.path);
 	begin(c, "over", ",\"logprobs\":5");
 	json_decref(read_all(c, "over"));
-	begin(c, "mid", ",\"logprobs\":5");
-	json_t *said = json_pack("{s:i}", "cursor", 0);
-	for (int i = 0; i < 4 && read_some(c, "mid", said); i++)
-		;
+	json_t *said = begin_mid(c);
 	close(c);
-	kill(d.pid, SIGKILL);
-	assert_int_equal(daemon_reap(&d), -SIGKILL);
-	unlink(d.log);
-	daemon_launch(&d, yaml);
-	daemon_expect(&d, "ready: ");
+	daemon_replace(&d, yaml);
 	c = wire_open(d.path);
-	while (read_some(c, "mid", said))
-		;
-	json_t *again = read_all(c, "over");
-	expect_equal(said, expected);
-	expect_equal(again, expected);
-	json_decref(said);
-	json_decref(again);
+	expect_rest(c, said, "over");
 	close(c);
 	assert_int_equal(daemon_stop(&d), 0);
 	unlink(lock);
 	rmdir(folder);
 	daemon_clean(&d);
-}
-
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
 }
 
 static void they_are_in_the_files_of_a_stop(void **state)
@@ -329,26 +313,15 @@ static void they_are_in_the_files_of_a_stop(void **state)
 	daemon_launch(&d, yaml);
 	daemon_expect(&d, "ready: ");
 	int c = wire_open(d.path);
-	begin(c, "mid", ",\"logprobs\":5");
-	json_t *said = json_pack("{s:i}", "cursor", 0);
-	for (int i = 0; i < 4 && read_some(c, "mid", said); i++)
-		;
+	json_t *said = begin_mid(c);
 	close(c);
 	assert_int_equal(daemon_stop(&d), 0);
-	unlink(d.log);
-	daemon_launch(&d, yaml);
-	daemon_expect(&d, "ready: ");
+	daemon_restart(&d, yaml);
 	c = wire_open(d.path);
-	while (read_some(c, "mid", said))
-		;
-	json_t *again = read_all(c, "mid");
-	expect_equal(said, expected);
-	expect_equal(again, expected);
-	json_decref(said);
-	json_decref(again);
+	expect_rest(c, said, "mid");
 	close(c);
 	assert_int_equal(daemon_stop(&d), 0);
-	assert_int_equal(nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS), 0);
+	tree_remove(folder);
 	daemon_clean(&d);
 }
 
@@ -362,14 +335,14 @@ static void a_fork_has_its_donors_and_an_append_those_it_asks_for(void **state)
 	json_t *said = json_pack("{s:i}", "cursor", 0);
 	for (int i = 0; i < 3 && read_some(c, "donor", said); i++)
 		;
-	json_decref(good(wire_ask(c, "{\"op\":\"fork\",\"session\":\"donor\",\"new\":\"fork\",\"request_id\":\"f\"}")));
+	json_decref(wire_get(c, "{\"op\":\"fork\",\"session\":\"donor\",\"new\":\"fork\",\"request_id\":\"f\"}"));
 	json_t *fork = read_all(c, "fork"), *donor = read_all(c, "donor");
 	expect_equal(fork, expected);
 	expect_equal(donor, expected);
 	long long at = (long long)json_integer_value(json_object_get(donor, "cursor"));
 	json_t *plain, *told;
-	json_decref(good(wire_ask(c, "{\"op\":\"append\",\"session\":\"donor\",\"at\":%lld,\"ids\":[9,8],\"n\":7}", at)));
-	json_decref(good(wire_ask(c, "{\"op\":\"append\",\"session\":\"fork\",\"at\":%lld,\"ids\":[9,8],\"n\":7,\"logprobs\":1}", at)));
+	json_decref(wire_get(c, "{\"op\":\"append\",\"session\":\"donor\",\"at\":%lld,\"ids\":[9,8],\"n\":7}", at));
+	json_decref(wire_get(c, "{\"op\":\"append\",\"session\":\"fork\",\"at\":%lld,\"ids\":[9,8],\"n\":7,\"logprobs\":1}", at));
 	plain = read_all(c, "donor");
 	told = read_all(c, "fork");
 	assert_null(json_object_get(plain, "logprobs"));
@@ -397,7 +370,7 @@ static void what_they_need_is_bounded_and_bad_values_are_told(void **state)
 	json_t *r;
 	for (size_t i = 0; i < sizeof asks / sizeof asks[0]; i++) {
 		r = wire_ask(c, "{\"op\":\"generate\",\"session\":\"s%zu\",\"request_id\":\"%zu\"," PROMPT "," SAMPLING "%s}", i, i, asks[i].more);
-		if (strcmp(code_of(r), asks[i].code) != 0)
+		if (strcmp(wire_code(r), asks[i].code) != 0)
 			fail_msg("%s: expected %s, got %s", asks[i].more, asks[i].code, json_dumps(r, 0));
 		if (strcmp(asks[i].code, "bad_request") == 0)
 			assert_non_null(strstr(json_string_value(json_object_get(json_object_get(r, "error"), "message")), "`logprobs`"));
@@ -407,7 +380,7 @@ static void what_they_need_is_bounded_and_bad_values_are_told(void **state)
 	begin(c, "later", ",\"logprobs\":5");
 	json_decref(read_all(c, "later"));
 	r = wire_ask(c, "{\"op\":\"fork\",\"session\":\"later\",\"request_id\":\"f\"}");
-	assert_string_equal(code_of(r), "too_many");
+	assert_string_equal(wire_code(r), "too_many");
 	json_decref(r);
 	static const struct { const char *op, *code; } others[] = {
 		{"{\"op\":\"score\",\"request_id\":\"sc\",\"ids\":[1],\"logprobs\":21}", "bad_request"},
@@ -415,7 +388,7 @@ static void what_they_need_is_bounded_and_bad_values_are_told(void **state)
 		{"{\"op\":\"embed\",\"request_id\":\"em\",\"ids\":[1],\"logprobs\":1}", "bad_request"}};
 	for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
 		r = wire_ask(c, "%s", others[i].op);
-		assert_string_equal(code_of(r), others[i].code);
+		assert_string_equal(wire_code(r), others[i].code);
 		json_decref(r);
 	}
 	close(c);

@@ -21,12 +21,6 @@ static int c; /* a connection */
 
 #define PROMPT "\"prompt\":\"Once upon a time\""
 
-static const char *code_of(const json_t *reply)
-{
-	const char *code = json_string_value(json_object_get(json_object_get(reply, "error"), "code"));
-	return code ? code : "none";
-}
-
 static long long number(const json_t *reply, const char *field)
 {
 	const json_t *v = json_object_get(reply, field);
@@ -41,7 +35,7 @@ static json_t *read_on(const char *session, long long cursor, struct buf *text, 
 	json_t *ids = json_array();
 	for (bool done = false; !done;) {
 		json_t *r = wire_ask(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":%lld,\"wait_ms\":20000}", session, cursor);
-		assert_string_equal(code_of(r), "none");
+		assert_string_equal(wire_code(r), "none");
 		json_array_extend(ids, json_object_get(r, "ids"));
 		const json_t *piece = json_object_get(r, "text");
 		buf_add(text, json_string_value(piece), json_string_length(piece));
@@ -64,7 +58,7 @@ static void drop(const char *session)
 static void expect_code(const char *message, const char *code)
 {
 	json_t *r = wire_ask(c, "%s", message);
-	if (strcmp(code_of(r), code) != 0)
+	if (strcmp(wire_code(r), code) != 0)
 		fail_msg("%s: expected %s, got %s", message, code, json_dumps(r, 0));
 	if (strcmp(code, "none") != 0)
 		assert_true(json_string_length(json_object_get(json_object_get(r, "error"), "message")) > 0);
@@ -147,14 +141,14 @@ static void a_creating_request_may_arrive_twice(void **state)
 	(void)state;
 	static const char generate[] = "{\"op\":\"generate\",\"request_id\":\"same\"," PROMPT ",\"n\":5}";
 	json_t *one = wire_ask(c, "%s", generate), *two = wire_ask(c, "%s", generate);
-	assert_string_equal(code_of(one), "none");
+	assert_string_equal(wire_code(one), "none");
 	assert_true(json_equal(one, two));
 	const char *name = json_string_value(json_object_get(one, "session"));
 	struct buf text = {0};
 	json_decref(read_on(name, 0, &text, NULL));
 	json_t *f = wire_ask(c, "{\"op\":\"fork\",\"session\":\"%s\",\"new\":\"f\",\"request_id\":\"fork\"}", name);
 	json_t *g = wire_ask(c, "{\"op\":\"fork\",\"session\":\"%s\",\"new\":\"f\",\"request_id\":\"fork\"}", name);
-	assert_string_equal(code_of(f), "none");
+	assert_string_equal(wire_code(f), "none");
 	assert_true(json_equal(f, g));
 	expect_code("{\"op\":\"generate\",\"session\":\"f\",\"request_id\":\"other\"," PROMPT "}", "exists");
 	drop("f");
@@ -285,7 +279,7 @@ static void a_cancelled_run_ends_and_its_session_stays(void **state)
 	assert_int_equal(number(r, "cursor"), 4 + json_array_size(ids));
 	json_decref(r);
 	r = wire_ask(c, "{\"op\":\"append\",\"session\":\"x\",\"at\":%zu,\"ids\":[5],\"n\":2}", 4 + json_array_size(ids));
-	assert_string_equal(code_of(r), "none");
+	assert_string_equal(wire_code(r), "none");
 	json_decref(r);
 	json_decref(ids);
 	buf_done(&text);
@@ -321,7 +315,7 @@ static void bad_requests_get_their_code_and_falcond_goes_on(void **state)
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		assert_true(wire_send(c, cases[i].message, strlen(cases[i].message)));
 		json_t *r = wire_receive(c);
-		if (r == NULL || strcmp(code_of(r), cases[i].code) != 0)
+		if (r == NULL || strcmp(wire_code(r), cases[i].code) != 0)
 			fail_msg("%s: expected %s, got %s", cases[i].message, cases[i].code, r ? json_dumps(r, 0) : "nothing");
 		json_decref(r);
 	}

@@ -22,13 +22,6 @@ enum { PREFIX = 1000, OWN = 3, PROMPT = PREFIX + OWN, FULL = PREFIX / 32, SHARED
 static struct daemon d;
 static int c; /* a connection */
 
-static json_t *good(json_t *reply)
-{
-	if (json_object_get(reply, "error"))
-		fail_msg("%s", json_dumps(reply, 0));
-	return reply;
-}
-
 static long long number(const json_t *reply, const char *field)
 {
 	const json_t *v = json_object_get(reply, field);
@@ -39,7 +32,7 @@ static long long number(const json_t *reply, const char *field)
 
 static long long counter(const char *group, const char *field)
 {
-	json_t *status = good(wire_ask(c, "{\"op\":\"status\"}"));
+	json_t *status = wire_get(c, "{\"op\":\"status\"}");
 	long long n = number(json_object_get(status, group), field);
 	json_decref(status);
 	return n;
@@ -51,9 +44,9 @@ static long long generate(const char *session, unsigned text, unsigned own, unsi
 	struct buf ids = {0};
 	for (unsigned i = 0; i < PREFIX; i++)
 		buf_printf(&ids, "%u,", 300 + (text * 37 + i * i) % 3000);
-	json_t *r = good(wire_ask(c, "{\"op\":\"generate\",\"session\":\"%s\",\"request_id\":\"%s\",\"ids\":[%s%u,%u,%u],\"n\":%d,\"temp\":1,"
+	json_t *r = wire_get(c, "{\"op\":\"generate\",\"session\":\"%s\",\"request_id\":\"%s\",\"ids\":[%s%u,%u,%u],\"n\":%d,\"temp\":1,"
 				     "\"top_k\":0,\"top_p\":1,\"seed\":%u,\"ignore_eos\":true}", session, session, ids.data, 400 + own,
-				  500 + own, 600 + own, N, seed));
+				  500 + own, 600 + own, N, seed);
 	long long cached = number(r, "n_cached");
 	buf_done(&ids);
 	json_decref(r);
@@ -65,7 +58,7 @@ static json_t *read_whole(const char *session)
 	json_t *ids = json_array();
 	long long cursor = 0;
 	for (bool done = false; !done;) {
-		json_t *r = good(wire_ask(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":%lld,\"wait_ms\":20000}", session, cursor));
+		json_t *r = wire_get(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":%lld,\"wait_ms\":20000}", session, cursor);
 		json_array_extend(ids, json_object_get(r, "ids"));
 		cursor = number(r, "cursor");
 		done = json_is_true(json_object_get(r, "done"));
@@ -76,7 +69,7 @@ static json_t *read_whole(const char *session)
 
 static void drop(const char *session)
 {
-	json_decref(good(wire_ask(c, "{\"op\":\"drop\",\"session\":\"%s\"}", session)));
+	json_decref(wire_get(c, "{\"op\":\"drop\",\"session\":\"%s\"}", session));
 }
 
 static pid_t engine(void)
@@ -150,7 +143,7 @@ static void a_run_that_waits_for_another_goes_on_when_that_is_cancelled(void **s
 	assert_true(wire_send(other, cancel, sizeof cancel - 1));
 	counter("tokens", "cached");
 	assert_int_equal(kill(pid, SIGCONT), 0);
-	json_decref(good(wire_receive(other)));
+	json_decref(wire_good(wire_receive(other)));
 	close(other);
 	json_t *second = read_whole("second");
 	expect_read("third", second);
@@ -185,11 +178,11 @@ static void a_score_uses_nothing_that_is_there_already(void **state)
 	for (unsigned i = 0; i < 100; i++)
 		buf_printf(&ids, "%s%u", i ? "," : "", 300 + (5 * 37 + i * i) % 3000);
 	prefill = counter("tokens", "prefill");
-	json_t *r = good(wire_ask(c, "{\"op\":\"score\",\"request_id\":\"score\",\"ids\":[%s]}", ids.data));
+	json_t *r = wire_get(c, "{\"op\":\"score\",\"request_id\":\"score\",\"ids\":[%s]}", ids.data);
 	json_t *session = json_object_get(r, "session"), *scored = json_array();
 	for (long long at = 0; json_array_size(scored) < 99;) {
-		json_t *next = good(wire_ask(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":%lld,\"wait_ms\":20000}",
-					     json_string_value(session), at));
+		json_t *next = wire_get(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":%lld,\"wait_ms\":20000}",
+					     json_string_value(session), at);
 		json_array_extend(scored, json_object_get(next, "logprobs"));
 		at = number(next, "cursor");
 		json_decref(next);

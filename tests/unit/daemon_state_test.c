@@ -3,7 +3,6 @@
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -18,40 +17,25 @@
 
 #include "daemon/spill_format.h"
 #include "tests/support/daemon.h"
+#include "tests/support/tree.h"
 #include "tests/support/wire.h"
 
 enum { SESSIONS = 8, HEAD = 256 + 2048 + 16 }; /* HEAD: bytes of a file beside its tokens and pages */
-
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
-}
 
 /* Starts it with a state folder and these further lines of configuration. */
 static void start(struct daemon *d, const char *yaml)
 {
 	char lines[256];
 	snprintf(lines, sizeof lines, "state: %s/state\n%s", d->folder, yaml ? yaml : "");
-	unlink(d->log);
-	daemon_launch(d, lines);
-	daemon_expect(d, "ready: ");
+	daemon_restart(d, lines);
 }
 
 static void clean(struct daemon *d)
 {
 	char path[96];
 	snprintf(path, sizeof path, "%s/state", d->folder);
-	assert_int_equal(nftw(path, remove_entry, 8, FTW_DEPTH | FTW_PHYS), 0);
+	tree_remove(path);
 	daemon_clean(d);
-}
-
-static void good(const json_t *reply)
-{
-	if (json_object_get(reply, "error") != NULL)
-		fail_msg("%s", json_dumps(reply, 0));
 }
 
 /* Reads a run from the cursor on: its ids are added to `ids`. */
@@ -59,7 +43,7 @@ static void read_run(int c, const char *session, long long cursor, json_t *ids)
 {
 	for (bool done = false; !done;) {
 		json_t *r = wire_ask(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":%lld,\"wait_ms\":20000}", session, cursor);
-		good(r);
+		wire_good(r);
 		json_array_extend(ids, json_object_get(r, "ids"));
 		cursor = json_integer_value(json_object_get(r, "cursor"));
 		done = json_is_true(json_object_get(r, "done"));
@@ -71,7 +55,7 @@ static void generate(int c, const char *session, unsigned seed, unsigned n, json
 {
 	json_t *r = wire_ask(c, "{\"op\":\"generate\",\"session\":\"%s\",\"request_id\":\"%s\",\"prompt\":\"Once upon a time\",\"n\":%u,"
 				"\"seed\":%u,\"temp\":1,\"ignore_eos\":true}", session, session, n, seed);
-	good(r);
+	wire_good(r);
 	json_decref(r);
 	read_run(c, session, 0, ids);
 }
@@ -109,7 +93,7 @@ static long long append(int c, const char *session, json_t *ids)
 {
 	json_t *r = wire_ask(c, "{\"op\":\"append\",\"session\":\"%s\",\"at\":%lld,\"prompt\":\" and the king\",\"n\":40}", session,
 			     length_of(c, session));
-	good(r);
+	wire_good(r);
 	long long cached = json_integer_value(json_object_get(r, "n_cached"));
 	read_run(c, session, 0, ids);
 	json_decref(r);
@@ -195,7 +179,7 @@ static void eight_sessions_go_on_with_the_same_bytes_after_a_stop(void **state)
 	assert_true(json_equal(got, expected));
 	/* The op that made a session is known by its request id. */
 	json_t *again = wire_ask(c, "{\"op\":\"generate\",\"session\":\"s-3\",\"request_id\":\"s-3\",\"prompt\":\"Once upon a time\"}");
-	good(again);
+	wire_good(again);
 	assert_int_equal(json_integer_value(json_object_get(again, "seed")), 3);
 	json_decref(again);
 	json_decref(expected);
@@ -284,7 +268,7 @@ static void another_kind_of_keys_and_values_keeps_the_tokens(void **state)
 	assert_int_equal(json_array_size(ids), 40);
 	/* As a session of the same tokens that f16 computed from the first one on. */
 	json_t *r = wire_ask(c, "{\"op\":\"fork\",\"session\":\"s\",\"new\":\"t\",\"request_id\":\"t\"}");
-	good(r);
+	wire_good(r);
 	json_decref(r);
 	append(c, "s", expected);
 	json_array_clear(ids);
@@ -427,7 +411,7 @@ static void the_newer_of_memory_and_disk_wins_when_falcond_dies(void **state)
 	wait_until_in(c, "s", "disk");
 	close(c);
 	kill_daemon(&d);
-	assert_int_equal(nftw(segments, remove_entry, 8, FTW_DEPTH | FTW_PHYS), 0);
+	tree_remove(segments);
 	start(&d, "spill_after: 1\n"); /* the segments are lost: what the file has is there */
 	c = wire_open(d.path);
 	assert_int_equal(length_of(c, "s"), length);
@@ -465,12 +449,12 @@ static void a_sessions_priority_stays_until_an_append_changes_it(void **state)
 	start(&d, NULL);
 	int c = wire_open(d.path);
 	json_t *r = wire_ask(c, "{\"op\":\"generate\",\"session\":\"b\",\"request_id\":\"b\",\"ids\":[1],\"n\":2,\"priority\":\"batch\"}");
-	good(r);
+	wire_good(r);
 	read_run(c, "b", 0, ids);
 	for (int i = 0; i < 3; i++) {
 		json_decref(r);
 		r = wire_ask(c, "{\"op\":\"append\",\"session\":\"b\",\"at\":%lld,\"ids\":[1],\"n\":2%s}", length_of(c, "b"), appends[i]);
-		good(r);
+		wire_good(r);
 		read_run(c, "b", 0, ids);
 		close(c);
 		assert_int_equal(daemon_stop(&d), 0);

@@ -20,15 +20,9 @@
 
 enum { OTHER_UID = 12345 };
 
-static const char *code_of(const json_t *reply)
-{
-	const char *code = json_string_value(json_object_get(json_object_get(reply, "error"), "code"));
-	return code ? code : "none";
-}
-
 static void expect(json_t *reply, const char *code)
 {
-	if (strcmp(code_of(reply), code) != 0)
+	if (strcmp(wire_code(reply), code) != 0)
 		fail_msg("expected %s, got %s", code, json_dumps(reply, 0));
 	json_decref(reply);
 }
@@ -38,7 +32,7 @@ static json_t *generate(int c, const char *op, const char *session, const char *
 {
 	json_t *ids = json_array(), *r = wire_ask(c, "{\"op\":\"%s\",\"session\":\"%s\",%s}", op, session, fields);
 	long long cursor = json_integer_value(json_object_get(r, "cursor"));
-	if (strcmp(code_of(r), "none") != 0)
+	if (strcmp(wire_code(r), "none") != 0)
 		fail_msg("%s", json_dumps(r, 0));
 	for (bool done = false; !done;) {
 		json_decref(r);
@@ -62,7 +56,7 @@ static void export(int c, const char *session, const char *id, struct buf *file)
 		for (int i = 0; i < 2; i++) {
 			json_t *before = r;
 			r = wire_ask(c, "{\"op\":\"export\",\"session\":\"%s\",\"request_id\":\"%s\",\"offset\":%zu}", session, id, file->length);
-			if (strcmp(code_of(r), "none") != 0)
+			if (strcmp(wire_code(r), "none") != 0)
 				fail_msg("%s", json_dumps(r, 0));
 			assert_true(before == NULL || json_equal(before, r));
 			json_decref(before);
@@ -230,7 +224,7 @@ static void a_last_part_waits_for_the_parts_before_it(void **state)
 		assert_true(wire_send(other, large.data, large.length)); /* again, and the last one on its heels */
 		do {
 			r = wire_ask(c, "%s", last);
-			if (strcmp(code_of(r), "busy") != 0)
+			if (strcmp(wire_code(r), "busy") != 0)
 				break;
 			json_decref(r);
 		} while (true);
@@ -262,11 +256,7 @@ static void sessions_without_a_name_get_a_new_one_in_a_falcond_that_took_over_to
 	json_decref(wire_ask(c, "{\"op\":\"next\",\"session\":\"%s\",\"cursor\":2,\"wait_ms\":20000}", name));
 	export(c, name, "x", &file);
 	close(c);
-	assert_int_equal(kill(d.pid, SIGKILL), 0);
-	assert_int_equal(daemon_reap(&d), -SIGKILL);
-	unlink(d.log);
-	daemon_launch(&d, yaml);
-	daemon_expect(&d, "ready: ");
+	daemon_replace(&d, yaml);
 	c = wire_open(d.path);
 	for (int i = 0; i < 2; i++)
 		expect(send_part(c, i ? "two" : "one", 0, file.data, file.length, ",\"last\":true"), "none");
@@ -287,9 +277,9 @@ static void sessions_without_a_name_get_a_new_one_in_a_falcond_that_took_over_to
 static int other_user(const struct daemon *d, const struct buf *file)
 {
 	int c = wire_open(d->path);
-	if (strcmp(code_of(wire_ask(c, "{\"op\":\"export\",\"session\":\"s\",\"request_id\":\"x\",\"offset\":0}")), "no_session") != 0)
+	if (strcmp(wire_code(wire_ask(c, "{\"op\":\"export\",\"session\":\"s\",\"request_id\":\"x\",\"offset\":0}")), "no_session") != 0)
 		return 1;
-	if (strcmp(code_of(wire_ask(c, "{\"op\":\"drain\"}")), "forbidden") != 0)
+	if (strcmp(wire_code(wire_ask(c, "{\"op\":\"drain\"}")), "forbidden") != 0)
 		return 2;
 	json_t *r = send_part(c, "i", 0, file->data, file->length, ",\"last\":true");
 	if (strcmp(json_string_value(json_object_get(r, "session")), "s") != 0)

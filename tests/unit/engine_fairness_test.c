@@ -24,8 +24,7 @@ static int pack_once(void **state)
 {
 	(void)state;
 	weights = rig_pack(RIG_MODEL);
-	for (uint32_t i = 0; i < PROMPT; i++)
-		prompt[i] = (int32_t)(300 + i * i * 7919 % 3700);
+	rig_prompt(prompt, PROMPT);
 	return 0;
 }
 

@@ -96,6 +96,18 @@ static void assert_same(const struct said *a, const struct said *b)
 	assert_string_equal(a->text.data, b->text.data);
 }
 
+/* What an undisturbed session says; the request may be used for another. */
+static void say_whole(struct falcon *f, struct falcon_request *r, int64_t n, struct said *whole)
+{
+	struct falcon_run run;
+	struct falcon_error e;
+	set(r, "whole", n);
+	assert_int_equal(falcon_generate(f, r, &run, &e), 0);
+	while (!read_piece(f, run.session, &run.cursor, whole))
+		continue;
+	falcon_request_again(r);
+}
+
 /* kill -9, and another falcond over the same segments, as systemd would start one. */
 static void replace_falcond(void)
 {
@@ -112,11 +124,7 @@ static void every_token_comes_once_while_falcond_is_killed_in_mid_stream(void **
 	struct falcon_run run;
 	struct falcon_error e;
 	struct said whole = {0}, said = {0};
-	set(r, "whole", TOKENS);
-	assert_int_equal(falcon_generate(f, r, &run, &e), 0);
-	while (!read_piece(f, run.session, &run.cursor, &whole))
-		continue;
-	falcon_request_again(r);
+	say_whole(f, r, TOKENS, &whole);
 	set(r, "killed", TOKENS);
 	assert_int_equal(falcon_generate(f, r, &run, &e), 0);
 	for (size_t kills = 0;;) {
@@ -153,11 +161,7 @@ static void an_append_without_a_prompt_goes_on(void **state)
 	struct falcon_run run;
 	struct falcon_error e;
 	struct said whole = {0}, said = {0};
-	set(r, "whole", 30);
-	assert_int_equal(falcon_generate(f, r, &run, &e), 0);
-	while (!read_piece(f, run.session, &run.cursor, &whole))
-		continue;
-	falcon_request_again(r);
+	say_whole(f, r, 30, &whole);
 	set(r, "parts", 10);
 	assert_int_equal(falcon_generate(f, r, &run, &e), 0);
 	for (int part = 0; part < 3; part++) {

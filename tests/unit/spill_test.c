@@ -3,7 +3,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -23,6 +22,7 @@
 #include "daemon/spill_file.h"
 #include "shm/probs.h"
 #include "shm/segment.h"
+#include "tests/support/tree.h"
 
 enum { OWNER = 1000, TOKENS = 70, KV = 69, PAGE = 96, N_PAGES = 3, STRIDE = 4096, GIVEN = 10, TOP = 2 };
 
@@ -35,14 +35,6 @@ struct fixture {
 	uint32_t table[N_PAGES];
 	struct spill_pages pages;
 };
-
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
-}
 
 static int setup(void **state)
 {
@@ -78,7 +70,7 @@ static int teardown(void **state)
 	struct fixture *f = *state;
 	close(f->folder);
 	close(f->memory);
-	assert_int_equal(nftw(f->root, remove_entry, 8, FTW_DEPTH | FTW_PHYS), 0);
+	tree_remove(f->root);
 	free(f);
 	return 0;
 }

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A falcond of a benchmark's own, and falconctl asking it."""
+import os
+import subprocess
+
+
+class Falcond:
+    """Serves the model with these keys of the configuration, from `folder`; it is ready once this returns."""
+
+    def __init__(self, build, model, folder, name="falcond", **keys):
+        self.build = build
+        self.url = f"ipc://{folder}/{name}.sock"
+        config = os.path.join(folder, f"{name}.yaml")
+        with open(config, "w") as f:
+            for key, value in {"model": os.path.abspath(model), "socket": self.url, **keys}.items():
+                f.write(f"{key}: {value}\n")
+        self.process = subprocess.Popen([os.path.join(build, "falcond"), "-c", config], stderr=subprocess.DEVNULL)
+        self.ask("--wait", "60", "status")
+
+    def command(self, *arguments):
+        return [os.path.join(self.build, "falconctl"), "-s", self.url, *arguments]
+
+    def ask(self, *arguments):
+        return subprocess.run(self.command(*arguments), stdout=subprocess.PIPE, check=True).stdout
+
+    def together(self, commands):
+        """Runs falconctl with each of these arguments at once: what each prints."""
+        runs = [subprocess.Popen(self.command(*c), stdout=subprocess.PIPE) for c in commands]
+        return [r.communicate()[0] for r in runs]
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait()
