@@ -344,10 +344,13 @@ static void finish_row(struct step *s, struct row *row, struct sampler *sampler)
 	const int32_t *log = board_log(&s->segments->board, o->slot);
 	uint32_t next = row->position + 1, n_vocab = s->segments->model.hp.n_vocab;
 	if (o->record.flags & BOARD_SCORE) {
-		bool follows = next < o->n_tokens;
-		row->logprob = follows ? sampler_logprob(s->kernels, row->logits, n_vocab, log[next]) : 0;
-		if (follows && row->probs != NULL)
+		row->logprob = 0;
+		if (next < o->n_tokens && row->probs != NULL) {
 			sampler_probs(sampler, s->kernels, row->logits, log[next], board_top(o->record.flags), row->probs);
+			row->logprob = row->probs[0].logprob;
+		} else if (next < o->n_tokens) {
+			row->logprob = sampler_logprob(s->kernels, row->logits, n_vocab, log[next]);
+		}
 	} else if (row->probs != NULL) {
 		row->token = sampler_draw_probs(sampler, s->kernels, row->logits, &o->record, log, next, row->probs);
 	} else {

@@ -71,18 +71,21 @@ void block_quantise_columns(struct block_worker *w, struct block_input *in, uint
 	quantise(w, in, first, 0, in->n, &a);
 }
 
+void block_norm_row(const struct forward *f, const float *weight, const float *bias, uint32_t row, float *out)
+{
+	const struct weights_hparams *hp = &f->model->hp;
+	const float *x = f->x + (size_t)row * hp->n_embd;
+	if (bias)
+		f->k->layer_norm(x, weight, bias, hp->norm_eps, hp->n_embd, out);
+	else
+		f->k->rms_norm(x, weight, hp->norm_eps, hp->n_embd, out);
+}
+
 void block_norm(struct block_worker *w, const float *weight, const float *bias, struct block_input *in, uint32_t first,
 		uint32_t count)
 {
-	const struct forward *f = w->f;
-	uint32_t n = f->model->hp.n_embd;
-	float eps = f->model->hp.norm_eps;
-	for (uint32_t t = first; t < first + count; t++) {
-		if (bias)
-			f->k->layer_norm(f->x + (size_t)t * n, weight, bias, eps, n, in->x + t * in->ld);
-		else
-			f->k->rms_norm(f->x + (size_t)t * n, weight, eps, n, in->x + t * in->ld);
-	}
+	for (uint32_t t = first; t < first + count; t++)
+		block_norm_row(w->f, weight, bias, t, in->x + t * in->ld);
 }
 
 /* What piece `cut` of `cuts` has of n heads or blocks: [first, end). */

@@ -182,7 +182,10 @@ void block_quantise(struct block_worker *w, struct block_input *in, uint32_t fir
 /* Codes of columns [first, first + count), multiples of 32, of all rows of an input of one group. */
 void block_quantise_columns(struct block_worker *w, struct block_input *in, uint32_t first, uint32_t count);
 
-/* in = norm(x), layer norm with a bias, RMS norm without. */
+/* out [n_embd] = norm(x) of one row: layer norm with a bias, RMS norm without. */
+void block_norm_row(const struct forward *f, const float *weight, const float *bias, uint32_t row, float *out);
+
+/* in = norm(x) of rows [first, first + count). */
 void block_norm(struct block_worker *w, const float *weight, const float *bias, struct block_input *in, uint32_t first,
 		uint32_t count);
 

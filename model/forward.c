@@ -288,12 +288,7 @@ static void run_embedding(struct block_worker *w)
 /* The output norm of one of the batch's rows. */
 static void out_norm(const struct forward *f, uint32_t row, float *out)
 {
-	const struct model *m = f->model;
-	const float *x = f->x + (size_t)row * m->hp.n_embd;
-	if (m->out_norm_bias)
-		f->k->layer_norm(x, m->out_norm, m->out_norm_bias, m->hp.norm_eps, m->hp.n_embd, out);
-	else
-		f->k->rms_norm(x, m->out_norm, m->hp.norm_eps, m->hp.n_embd, out);
+	block_norm_row(f, f->model->out_norm, f->model->out_norm_bias, row, out);
 }
 
 /* Hands the hidden states that are wanted to their spans. */
