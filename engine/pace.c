@@ -81,7 +81,7 @@ float pace_room(const struct pace *p, float rows, float ns)
 {
 	struct pace_point below = {.rows = rows, .ns = pace_ns(p, rows)};
 	float most = below.ns + ns;
-	if (below.ns == 0)
+	if (rows > 0 && below.ns == 0)
 		return 0;
 	for (const struct pace_point *next = p->points; next < p->points + PACE_POINTS; next++) {
 		if (next->rows <= rows || !remembered(p, next))
@@ -91,5 +91,5 @@ float pace_room(const struct pace *p, float rows, float ns)
 		below = *next;
 	}
 	/* below.ns may lie under what a smaller step takes: measurements err. */
-	return most * below.rows / below.ns - rows;
+	return below.ns > 0 ? most * below.rows / below.ns - rows : 0;
 }

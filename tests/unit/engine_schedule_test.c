@@ -253,6 +253,18 @@ static void no_limit_is_ever_exceeded(void **state)
 	schedule_done(&s);
 }
 
+static void a_prompt_that_nobody_waits_for_fills_the_step(void **state)
+{
+	(void)state;
+	struct schedule s = {0};
+	for (int i = 0; i < 10; i++) {
+		struct schedule_item item = {.owner = 1, .ready = 10000};
+		step(&s, &item, 1, (struct schedule_limits){.spans = 8, .tokens = 256, .chunk_ns = 1e12f});
+		assert_int_equal(item.n, i == 0 ? 32 : 256);
+	}
+	schedule_done(&s);
+}
+
 static void the_pace_between_and_beyond_what_was_measured_is_never_too_fast(void **state)
 {
 	(void)state;
@@ -262,6 +274,7 @@ static void the_pace_between_and_beyond_what_was_measured_is_never_too_fast(void
 	pace_measure(&p, 1, (uint64_t)machine(1));
 	assert_true(pace_ns(&p, 10) >= machine(10));
 	assert_true(pace_room(&p, 1, FIXED) <= 1.001f);
+	assert_true(pace_room(&p, 0, FIXED / 2) < 1 && pace_room(&p, 0, 3 * machine(1)) > 2.9f);
 	for (int i = 0; i < 20; i++) {
 		pace_measure(&p, 1, (uint64_t)machine(1));
 		pace_measure(&p, 8, (uint64_t)machine(8));
@@ -294,6 +307,7 @@ int main(void)
 		cmocka_unit_test(a_step_without_room_for_all_serves_them_in_turn),
 		cmocka_unit_test(prompts_go_on_beside_more_generating_sessions_than_fit),
 		cmocka_unit_test(no_limit_is_ever_exceeded),
+		cmocka_unit_test(a_prompt_that_nobody_waits_for_fills_the_step),
 		cmocka_unit_test(the_pace_between_and_beyond_what_was_measured_is_never_too_fast),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
