@@ -12,6 +12,9 @@
  * reaped. A session whose pages were taken goes on as a new run of the same text: n_given stays, n_from is all that the log
  * has, and keys and values are computed again from the first position. Its bytes are the same, since a token is a function of
  * the log alone.
+ *
+ * Until then terms and log are the engine's, too: it may be taking the run, or be in a step whose token it is about to write. So a
+ * run that is cancelled meanwhile ends when the engine has let go, not before: its session could be appended to at once.
  */
 #include "daemon/run.h"
 
@@ -335,6 +338,13 @@ static void end_run(struct sessions *t, struct session *s, enum board_reason rea
 		deactivate(t, s);
 }
 
+/* Ends a run that the engine does not hold. */
+static void end_cancelled(struct sessions *t, struct session *s)
+{
+	end_run(t, s, BOARD_CANCELLED, false);
+	t->changed(t->arg, s);
+}
+
 /* Nothing of the session is the engine's any more: CLOSED was answered, or there is no engine. */
 static void closed(struct sessions *t, struct session *s)
 {
@@ -345,10 +355,14 @@ static void closed(struct sessions *t, struct session *s)
 	atomic_store_explicit(&t->board.words[s->slot].want, board_word(s->run, BOARD_NONE), memory_order_release);
 	stopping_place("falcond.close.none");
 	account(t, s);
-	if (s->state == SESSION_IDLE || s->dropped)
+	if (s->dropped) {
 		deactivate(t, s);
-	if (s->dropped)
 		session_free(t, s);
+	} else if (s->cancelling) {
+		end_cancelled(t, s);
+	} else if (s->state == SESSION_IDLE) {
+		deactivate(t, s);
+	}
 }
 
 void run_release(struct sessions *t, struct session *s)
@@ -385,14 +399,15 @@ void run_cancel(struct sessions *t, struct session *s)
 {
 	if (s->state == SESSION_IDLE || s->cancelling)
 		return;
-	if (s->published && !s->releasing) {
-		s->cancelling = true;
-		set_state(t, s, SESSION_RUNNING);
-		want(t, s, BOARD_CANCEL);
+	if (!s->published) {
+		end_cancelled(t, s);
 		return;
 	}
-	end_run(t, s, BOARD_CANCELLED, false);
-	t->changed(t->arg, s);
+	s->cancelling = true;
+	if (s->releasing)
+		return; /* closed() ends it */
+	set_state(t, s, SESSION_RUNNING);
+	want(t, s, BOARD_CANCEL);
 }
 
 void run_pause(struct sessions *t, struct session *s)
@@ -503,6 +518,8 @@ static void look(struct sessions *t, struct session *s)
 			closed(t, s);
 		return;
 	}
+	if (s->is_new)
+		return; /* the words are still those of the run before, whose pages are being let go of */
 	if (!read_progress(t, s, &moved)) {
 		fail(t, s);
 		return;

@@ -44,7 +44,7 @@ struct session {
 	bool published;            /* the engine may hold the run: `want` is RUN, PAUSE or CANCEL, or DONE was answered */
 	bool releasing;            /* `want` is CLOSE: pages are ours again at CLOSED */
 	bool dropped;              /* freed at CLOSED; nobody finds it by name any more */
-	bool cancelling;
+	bool cancelling;           /* the run ends when the engine has answered: DONE, or CLOSED where pages are being taken */
 	bool is_new;               /* nothing of its run was published yet */
 	bool starved;              /* it cannot go on without another page */
 	struct owner *owner;

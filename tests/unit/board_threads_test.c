@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "daemon/pressure.h"
 #include "daemon/run.h"
 #include "engine/step.h"
 #include "tests/support/rig.h"
@@ -265,6 +266,59 @@ static void a_fork_in_mid_run_goes_on_as_its_donor_does(void **state)
 	run_drop(&f->t, donor);
 }
 
+/* Appends a token as `append` does, as soon as the session has no run any more, and lets `more` be drawn. */
+static void append(struct fixture *f, struct session *s, int32_t id, uint32_t more)
+{
+	for (uint64_t start = clock_ns(); session_running(s);)
+		look(f, start);
+	board_log(&f->t.board, s->slot)[s->n_tokens] = id;
+	s->n_given = ++s->n_tokens;
+	s->n_end = s->n_tokens + more;
+	s->n_kv = s->releasing ? 0 : s->n_kv;
+	run_start(&f->t, s);
+	await_end(f, s);
+}
+
+/* What a session says that has the same text but was never disturbed. */
+static void expect_said_anew(struct fixture *f, const struct session *s)
+{
+	struct session *anew = make(f, 0, 0);
+	uint32_t n = s->n_given;
+	board_record(&f->t.board, anew->slot)->params = board_record(&f->t.board, s->slot)->params;
+	memcpy(board_log(&f->t.board, anew->slot), board_log(&f->t.board, s->slot), n * sizeof(int32_t));
+	anew->flags = s->flags;
+	anew->n_given = anew->n_tokens = n;
+	anew->n_end = s->n_end;
+	run_start(&f->t, anew);
+	await_end(f, anew);
+	assert_int_equal(anew->n_tokens, s->n_tokens);
+	assert_memory_equal(board_log(&f->t.board, anew->slot), board_log(&f->t.board, s->slot), s->n_tokens * sizeof(int32_t));
+	run_drop(&f->t, anew);
+}
+
+/* Whatever the engine is at when the pages are taken: before it has seen the run, in a step, between two. */
+static void a_session_cancelled_while_its_pages_are_taken_is_appended_to_safely(void **state)
+{
+	enum { TURNS = 24, APPENDED = 77, MORE = 6 };
+	struct fixture *f = *state;
+	struct session *beside = begin(f, 6);
+	for (uint32_t turn = 0; turn < TURNS; turn++) {
+		struct session *s = begin(f, 3);
+		for (uint64_t start = clock_ns(); s->n_tokens < PROMPT + turn;)
+			look(f, start);
+		assert_memory_equal(board_log(&f->t.board, s->slot) + PROMPT, f->quiet[3], turn * sizeof(int32_t));
+		run_release(&f->t, s);
+		run_cancel(&f->t, s);
+		append(f, s, APPENDED, MORE);
+		assert_int_equal(board_log(&f->t.board, s->slot)[s->n_given - 1], APPENDED);
+		expect_said_anew(f, s);
+		run_drop(&f->t, s);
+	}
+	await_end(f, beside);
+	expect_said(f, beside, 6);
+	run_drop(&f->t, beside);
+}
+
 /* A score run's logprobs, read as they come. */
 static void score(struct fixture *f, float ret_logprobs[SCORED - 1])
 {
@@ -325,6 +379,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(sessions_say_the_same_while_others_are_paused_cancelled_and_dropped, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_fork_in_mid_run_goes_on_as_its_donor_does, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_session_cancelled_while_its_pages_are_taken_is_appended_to_safely, setup, teardown),
 		cmocka_unit_test_setup_teardown(scores_are_the_same_beside_sessions_that_generate, setup, teardown),
 		cmocka_unit_test_setup_teardown(another_engine_goes_on_where_one_has_ended, setup, teardown),
 	};

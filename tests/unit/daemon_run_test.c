@@ -291,6 +291,77 @@ static void the_oldest_run_takes_pages_of_the_youngest_which_goes_on_later(void 
 	assert_int_equal(b->n_end, 204);
 }
 
+/* A session of 95 computed positions whose pages have been asked for: the engine has not answered yet. */
+static struct session *lose_pages(struct fixture *f, enum board_is is, struct session **ret_taker)
+{
+	struct session *taker = begin(f, "taker", 4, 200), *s = begin(f, "s", 4, 200);
+	if (is == BOARD_DONE)
+		s->n_end = 96;
+	say(f, s, is, 95, 96);
+	say(f, taker, BOARD_RUNNING, 95, 96);
+	run_scan(&f->t);
+	say(f, taker, BOARD_RUNNING, taker->n_pages * PAGE_TOKENS, taker->n_pages * PAGE_TOKENS + 1);
+	run_scan(&f->t);
+	assert_int_equal(verb(f, s), BOARD_CLOSE);
+	*ret_taker = taker;
+	return s;
+}
+
+static void terms_and_log_are_the_engines_until_it_has_let_go_of_a_cancelled_run(void **state)
+{
+	struct fixture *f = *state;
+	struct session *taker, *s = lose_pages(f, BOARD_RUNNING, &taker);
+	const struct board_record *r = board_record(&f->t.board, s->slot);
+	run_cancel(&f->t, s);
+	assert_int_equal(s->state, SESSION_WAITING); /* nothing can be appended to it */
+	assert_int_equal(r->run, 1);
+	assert_int_equal(r->n_from, 4);
+	int changes = f->changes;
+	say_closed(f, s);
+	run_scan(&f->t);
+	assert_int_equal(f->changes, changes + 1);
+	assert_int_equal(s->state, SESSION_IDLE);
+	assert_int_equal(s->finish, BOARD_CANCELLED);
+	assert_int_equal(atomic_load(&r->over), board_word(2, BOARD_CANCELLED));
+	assert_int_equal(r->n_from, 96);
+	assert_int_equal(f->owner->pages, run_pages(204)); /* the taker's */
+}
+
+static void a_reaped_engine_ends_what_was_cancelled_while_its_pages_were_taken(void **state)
+{
+	struct fixture *f = *state;
+	struct session *taker, *s = lose_pages(f, BOARD_RUNNING, &taker);
+	run_cancel(&f->t, s);
+	run_engine_gone(&f->t);
+	assert_int_equal(s->state, SESSION_IDLE);
+	assert_int_equal(s->finish, BOARD_CANCELLED);
+}
+
+static void what_is_appended_while_pages_are_taken_is_another_run_than_the_one_that_was_over(void **state)
+{
+	for (uint32_t more = 0; more < 2; more++) {
+		void *fixture;
+		setup(&fixture);
+		struct fixture *f = fixture;
+		struct session *taker, *s = lose_pages(f, BOARD_DONE, &taker);
+		s->n_given = s->n_tokens = 96 + more;
+		s->n_end = 110;
+		s->n_kv = 0;
+		run_start(&f->t, s);
+		run_scan(&f->t); /* the engine is in a step, and has not seen CLOSE */
+		assert_int_equal(s->state, SESSION_WAITING);
+		assert_int_equal(s->finish, 0);
+		run_drop(&f->t, taker);
+		say_closed(f, taker);
+		say_closed(f, s);
+		run_scan(&f->t);
+		assert_int_equal(want_of(f, s), board_word(2, BOARD_RUN));
+		assert_int_equal(board_record(&f->t.board, s->slot)->n_from, 96 + more);
+		teardown(&fixture);
+	}
+	(void)state;
+}
+
 static void a_fork_shares_full_pages_and_copies_the_tail(void **state)
 {
 	struct fixture *f = *state;
@@ -683,6 +754,9 @@ int main(void)
 		TEST(progress_that_cannot_be_right_ends_that_run_alone),
 		TEST(idle_sessions_give_their_pages_least_recently_used_first),
 		TEST(the_oldest_run_takes_pages_of_the_youngest_which_goes_on_later),
+		TEST(terms_and_log_are_the_engines_until_it_has_let_go_of_a_cancelled_run),
+		TEST(a_reaped_engine_ends_what_was_cancelled_while_its_pages_were_taken),
+		cmocka_unit_test(what_is_appended_while_pages_are_taken_is_another_run_than_the_one_that_was_over),
 		TEST(a_fork_shares_full_pages_and_copies_the_tail),
 		TEST(a_run_takes_the_full_pages_of_one_that_still_generates),
 		TEST(the_last_token_of_a_prompt_is_never_taken_from_others),
