@@ -4,18 +4,15 @@
  * a pipe standard input is one message, as with generate. The conversation is a session: with --session it stays in the daemon and
  * is gone on with the next time, else it goes at the end.
  */
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-#include <editline/readline.h>
 
 #include "client/command.h"
 #include "client/console.h"
+#include "client/lines.h"
 #include "ipc/protocol.h"
 
 static const struct option_info options[] = {
@@ -99,11 +96,11 @@ static void forget(struct chat *c)
 static const char help_text[] = "/new begins anew, /quit or Ctrl-D ends, Ctrl-C stops an answer. A line that ends with \\ goes on.\n";
 
 /* A message from the terminal: lines joined where they end with a backslash. NULL: the end. */
-static char *read_message(void)
+static char *read_message(struct lines *lines)
 {
 	struct buf message = {0};
 	char *line;
-	while ((line = readline(message.length ? "… " : "> ")) != NULL) {
+	while ((line = lines_read(lines, message.length ? "… " : "> ")) != NULL) {
 		size_t n = strlen(line);
 		bool more = n > 0 && line[n - 1] == '\\';
 		buf_add(&message, line, more ? n - 1 : n);
@@ -131,20 +128,20 @@ static bool obey(struct chat *c, const char *line, bool *ret_end)
 
 static int converse(struct chat *c)
 {
-	const char *file = history_file();
+	struct lines *lines = lines_open(history_file());
 	bool end = false;
 	int rc = COMMAND_OK;
-	rl_initialize();
-	if (file != NULL)
-		read_history(file);
+	if (lines == NULL) {
+		console_say("lines cannot be edited on this terminal; give the message as an argument or on standard input");
+		return COMMAND_FAILED;
+	}
+	console_signals();
 	while (!end) {
-		char *line = read_message();
-		if (line == NULL || console_signal()) {
-			free(line);
+		char *line = read_message(lines);
+		if (line == NULL)
 			break;
-		}
 		if (line[0] != '\0')
-			add_history(line);
+			lines_remember(lines, line);
 		if (line[0] != '\0' && !obey(c, line, &end)) {
 			rc = say(c, line, strlen(line));
 			console_end_line();
@@ -156,9 +153,7 @@ static int converse(struct chat *c)
 		}
 		free(line);
 	}
-	if (file != NULL && write_history(file) == 0)
-		chmod(file, 0600);
-	console_end_line();
+	lines_close(lines);
 	return console_signal() ? COMMAND_SIGNAL + console_signal() : rc;
 }
 

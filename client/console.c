@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <locale.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -17,7 +18,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
+#include <wchar.h>
 
 #include "base/check.h"
 
@@ -147,6 +150,58 @@ void console_end_line(void)
 		console_write("\n", 1);
 }
 
+void console_locale(void)
+{
+	if (setlocale(LC_CTYPE, "C.UTF-8") == NULL)
+		setlocale(LC_CTYPE, "");
+}
+
+unsigned console_columns(int fd)
+{
+	struct winsize size;
+	return ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+/* The columns of the character at text and its bytes; a byte that is no text takes one column. */
+static unsigned next_character(const char *text, size_t length, size_t *ret_bytes)
+{
+	wchar_t c;
+	mbstate_t state = {0};
+	size_t n = mbrtowc(&c, text, length, &state);
+	int width = n == (size_t)-1 || n == (size_t)-2 || n == 0 ? -1 : wcwidth(c);
+	*ret_bytes = n == (size_t)-1 || n == (size_t)-2 || n == 0 ? 1 : n;
+	return width < 0 ? 1 : (unsigned)width;
+}
+
+size_t console_fit(const char *text, size_t length, unsigned columns)
+{
+	size_t at = 0, n;
+	for (unsigned used = 0, width; at < length; at += n, used += width)
+		if (used + (width = next_character(text + at, length - at, &n)) > columns)
+			break;
+	return at;
+}
+
+unsigned console_width(const char *text, size_t length)
+{
+	unsigned columns = 0;
+	for (size_t at = 0, n; at < length; at += n)
+		columns += next_character(text + at, length - at, &n);
+	return columns;
+}
+
+/* The end of text that takes at most so many columns. */
+static const char *end_that_fits(const char *text, unsigned columns)
+{
+	size_t length = strlen(text), n;
+	while (console_width(text, length) > columns) {
+		next_character(text, length, &n);
+		text += n;
+		length -= n;
+	}
+	return text;
+}
+
 void console_progress(const char *format, ...)
 {
 	static bool shown;
@@ -161,7 +216,9 @@ void console_progress(const char *format, ...)
 	if (!isatty(STDERR_FILENO) || (format == NULL && !shown))
 		return;
 	shown = format != NULL;
-	buf_printf(&line, "\r\033[K%s", text); /* to the line's beginning, and what stands there goes */
+	console_locale();
+	/* To the line's beginning, and what stands there goes. The last column stays free: a full line would end in the next one. */
+	buf_printf(&line, "\r\033[K%s", end_that_fits(text, console_columns(STDERR_FILENO) - 1));
 	if (write(STDERR_FILENO, line.data, line.length) < 0)
 		errno = 0; /* nobody to tell */
 	buf_done(&line);

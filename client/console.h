@@ -31,8 +31,19 @@ bool console_broken(void);                           /* the reader of standard o
 void console_end_line(void);                         /* on a terminal: a newline if the last line has none */
 
 /*
- * How far something is, on standard error: each call replaces the line of the one before; NULL takes it away. Nothing is shown where
- * standard error is no terminal.
+ * The terminal as it shows text. What the daemon says, and what it is told, is UTF-8: console_locale() has the C library take text for that,
+ * and is called before the others. Widths are in columns: 2 for most characters of Chinese and for emoji, 0 for what joins another.
+ */
+void console_locale(void);
+unsigned console_columns(int fd); /* of the terminal that fd is; 80 if it does not say */
+unsigned console_width(const char *text, size_t length);
+
+/* The bytes of text that take at most so many columns, from its beginning. */
+size_t console_fit(const char *text, size_t length, unsigned columns);
+
+/*
+ * How far something is, on standard error: each call replaces the line of the one before; NULL takes it away. Of a line that the terminal
+ * is too narrow for the end is shown, where the numbers are. Nothing is shown where standard error is no terminal.
  */
 void console_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -14,17 +14,26 @@ import termios
 import time
 import unittest
 
+try:
+    import pyte
+except ImportError:
+    pyte = None
+
 
 class Terminal:
-    """A program in a pseudo-terminal of 100 columns."""
+    """A program in a pseudo-terminal."""
 
-    def __init__(self, *arguments, **environment):
+    def __init__(self, *arguments, size=(100, 40), **environment):
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            self.set_size(0, *size)
             os.environ.update(TERM="xterm", LC_ALL="C.UTF-8", **environment)
             os.execv("./falconctl", ["falconctl", *arguments])
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
         self.seen = ""
+
+    @staticmethod
+    def set_size(fd, columns, rows):
+        fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def expect(self, pattern, seconds=30):
         """Waits until what was printed since the last call has this; returns what came before its end."""
@@ -147,6 +156,103 @@ class Screen(unittest.TestCase):
         again = subprocess.run(["./falconctl", "run", image, "Once upon a time", "-n", "4", "--temp", "0"], capture_output=True, check=True,
                                stdin=subprocess.DEVNULL)
         self.assertTrue(again.stdout.startswith(b" there lived"))
+
+
+class Drawn(Terminal):
+    """The same, and what stands on its screen."""
+
+    def __init__(self, *arguments, size):
+        super().__init__(*arguments, size=size, HOME=os.environ["TEST_HOME"], XDG_STATE_HOME="")
+        self.screen = pyte.Screen(*size)
+        self.stream = pyte.ByteStream(self.screen)
+        self.most_rows = 0  # that ever had text
+
+    def rows(self):
+        """The rows that have text; a character that takes two columns is one here."""
+        return [row for row in (line.rstrip() for line in self.screen.display) if row]
+
+    def until(self, holds, seconds=30):
+        """Reads on until holds(rows), and returns the rows."""
+        end = time.monotonic() + seconds
+        while not holds(self.rows()):
+            if time.monotonic() > end:
+                raise AssertionError("\n".join(["not on the screen:", *self.screen.display]))
+            ready, _, _ = select.select([self.fd], [], [], 0.1)
+            if ready:
+                try:
+                    self.stream.feed(os.read(self.fd, 65536))
+                except OSError:
+                    raise AssertionError("\n".join(["it ended with:", *self.screen.display])) from None
+                self.most_rows = max(self.most_rows, len(self.rows()))
+        return self.rows()
+
+    def resize(self, columns, rows):
+        self.screen.resize(rows, columns)
+        self.set_size(self.fd, columns, rows)
+
+
+@unittest.skipIf(pyte is None and not os.environ.get("FALCON_NO_SKIP"), "no pyte")
+class Small(unittest.TestCase):
+    def tearDown(self):
+        for session in sessions():
+            subprocess.run(["./falconctl", "drop", session["session"]], check=True)
+
+    def test_a_line_folds_between_wide_characters_and_is_drawn_again_at_a_new_size(self):
+        t = Drawn("chat", size=(20, 5))
+        t.until(lambda rows: rows == [">"])
+        t.type("日本語のテキストを書いています、長い😀😀é")
+        t.until(lambda rows: rows == ["> 日本語のテキストを", "書いています、長い😀", "😀é"])
+        t.type("\x7f\x7f\x7f")
+        t.until(lambda rows: rows == ["> 日本語のテキストを", "書いています、長い"])
+        t.resize(19, 5)
+        t.until(lambda rows: rows[-2:] == ["を書いています、長", "い"])
+        t.resize(60, 10)
+        t.until(lambda rows: rows[-1:] == ["> 日本語のテキストを書いています、長い"])
+        t.type("\x15so\\\n")
+        t.until(lambda rows: rows[-2:] == ["> so\\", "…"])
+        t.type("\x03")
+        self.assertEqual(t.end(), 130)
+
+    def test_a_terminal_that_is_resized_in_mid_answer_has_its_new_size_at_the_next_prompt(self):
+        t = Drawn("chat", "--temp", "0", "-n", "100", size=(40, 10))
+        t.until(lambda rows: rows == [">"])
+        t.type("Once upon a time\n")
+        t.until(lambda rows: len(rows) > 2)
+        t.resize(20, 10)
+        t.until(lambda rows: rows[-1:] == [">"])
+        t.type("a line of more than twenty")
+        t.until(lambda rows: rows[-2:] == ["> a line of more tha", "n twenty"])
+        t.type("\x15")
+        t.until(lambda rows: rows[-1:] == [">"])
+        self.assertEqual(t.leave(), 0)
+
+    def test_top_has_on_each_screen_what_matters_most_and_no_row_over_another(self):
+        for name in ("one", "a-name-of-more-than-twenty-letters"):
+            subprocess.run(["./falconctl", "generate", "-n", "1", "--session", name, "Once"], stdout=subprocess.DEVNULL, check=True)
+        t = Drawn("top", size=(40, 10))
+        rows = t.until(lambda rows: rows[-1:] == ["q ends"])
+        self.assertEqual(rows[0], "falcon-tales  portable  1 threads")
+        self.assertRegex(rows[1], r"^ *[\d.]+ tokens/s  [\d.]+ read  \d+ cached$")
+        self.assertEqual(rows[2], "0 running  2 idle  2 sessions")
+        self.assertRegex(rows[3], r"^\d+ of \d+ pages$")
+        self.assertEqual(rows[4], "SESSION                 STATE     TOKENS")
+        self.assertEqual([row.split()[:2] for row in rows[5:7]], [["a-name-of-more-than-twe", "idle"], ["one", "idle"]])
+        t.resize(20, 5)
+        rows = t.until(lambda rows: len(rows) == 5 and rows[2] == "SESSION       TOKENS")
+        self.assertEqual(rows[1], "0 running  2 idle")
+        self.assertRegex(rows[4], r"^one +\d+$")
+        t.resize(100, 30)
+        rows = t.until(lambda rows: rows[-1:] == ["q ends"])
+        self.assertIn("tokens/s of prompts", rows[1])
+        self.assertRegex(rows[-4], "^SESSION .* IDLE S$")
+        t.type("\x03")
+        self.assertEqual(t.end(), 130)
+
+    def test_how_far_a_prompt_is_read_takes_one_row_of_any_terminal(self):
+        t = Drawn("generate", "-n", "1", "It was a bright day. " * 60, size=(20, 5))
+        t.until(lambda rows: rows and re.search(r": \d+ of \d+ tokens$", rows[0]))
+        t.until(lambda rows: rows and "tokens" not in rows[0])
+        self.assertEqual((t.end(), t.most_rows), (0, 1))
 
 
 if __name__ == "__main__":
