@@ -16,6 +16,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"math"
 	"os"
 	"strings"
 	"time"
@@ -37,7 +38,12 @@ type Error struct {
 	Hint    string `json:"hint"`
 }
 
-func (e *Error) Error() string { return e.Code + ": " + e.Message }
+func (e *Error) Error() string {
+	if e.Hint == "" {
+		return e.Code + ": " + e.Message
+	}
+	return e.Code + ": " + e.Message + " (" + e.Hint + ")"
+}
 
 // Options are fields of an operation by their names in docs/PROTOCOL.md: n, temp, seed, stop, session ...
 type Options map[string]any
@@ -134,12 +140,37 @@ func (c *Client) Call(op string, fields Options, reply any) error {
 	return json.Unmarshal(answer, reply)
 }
 
-// Piece is what is new of a run. Finish is "" while it goes on.
+// LogProb is the natural logarithm of the model's own probability of a token; NaN where it is unknown.
+type LogProb float64
+
+func (p *LogProb) UnmarshalJSON(bytes []byte) error {
+	if string(bytes) == "null" {
+		*p = LogProb(math.NaN())
+		return nil
+	}
+	return json.Unmarshal(bytes, (*float64)(p))
+}
+
+// Likely is a token and how likely it is.
+type Likely struct {
+	ID      int32
+	LogProb LogProb
+}
+
+// UnmarshalJSON reads [id, logprob].
+func (l *Likely) UnmarshalJSON(bytes []byte) error {
+	return json.Unmarshal(bytes, &[2]any{&l.ID, &l.LogProb})
+}
+
+// Piece is what is new of a run. Finish is "" while it goes on. Of a run with the option "logprobs", LogProbs has one for each of IDs,
+// and with it above 0 TopLogProbs the likeliest tokens in its place, in falling order.
 type Piece struct {
-	Text   string  `json:"text"`
-	IDs    []int32 `json:"ids"`
-	Cursor int     `json:"cursor"`
-	Finish string  `json:"finish"`
+	Text        string     `json:"text"`
+	IDs         []int32    `json:"ids"`
+	Cursor      int        `json:"cursor"`
+	Finish      string     `json:"finish"`
+	LogProbs    []LogProb  `json:"logprobs"`
+	TopLogProbs [][]Likely `json:"top_logprobs"`
 }
 
 // Run is a run of a session.
@@ -218,6 +249,69 @@ func (r *Run) Fork(o Options) (*Run, error) {
 
 func (r *Run) Cancel() error { return r.client.Call("cancel", Options{"session": r.Session}, nil) }
 func (r *Run) Drop() error   { return r.client.Call("drop", Options{"session": r.Session}, nil) }
+
+// readWhole has op compute a whole text and gives take each reply; what it returns is the next cursor. The number of the text's tokens.
+func (c *Client) readWhole(op string, p Prompt, o Options, take func(reply json.RawMessage) (int, error)) (int, error) {
+	var made struct {
+		Session string
+		NTokens int `json:"n_tokens"`
+	}
+	if err := c.Call(op, with(o, Options{"request_id": requestID(), p.field: p.value}), &made); err != nil {
+		return 0, err
+	}
+	defer c.Call("drop", Options{"session": made.Session}, nil)
+	for cursor := 0; ; {
+		var reply json.RawMessage
+		var end struct {
+			Done   bool
+			Finish string
+		}
+		err := c.Call("next", Options{"session": made.Session, "cursor": cursor, "wait_ms": waitMS}, &reply)
+		if err == nil {
+			err = json.Unmarshal(reply, &end)
+		}
+		if err == nil {
+			cursor, err = take(reply)
+		}
+		if err == nil && end.Done && end.Finish != "length" {
+			err = &Error{Code: "engine_failed", Message: "the text could not be computed to its end"}
+		}
+		if err != nil || end.Done {
+			return made.NTokens, err
+		}
+	}
+}
+
+// Score is how likely the model finds a text: LogProbs[i] is that of token i + 1, given all before it. With the option "logprobs" above
+// 0 TopLogProbs has so many of the likeliest tokens in its place.
+type Score struct {
+	NTokens     int
+	LogProbs    []LogProb
+	TopLogProbs [][]Likely
+}
+
+// Score is of a text or of ids.
+func (c *Client) Score(p Prompt, o Options) (*Score, error) {
+	score := &Score{}
+	n, err := c.readWhole("score", p, o, func(reply json.RawMessage) (int, error) {
+		var part Piece
+		err := json.Unmarshal(reply, &part)
+		score.LogProbs = append(score.LogProbs, part.LogProbs...)
+		score.TopLogProbs = append(score.TopLogProbs, part.TopLogProbs...)
+		return part.Cursor, err
+	})
+	score.NTokens = n
+	return score, err
+}
+
+// Embed is a text, or ids, as a vector: the mean of the last hidden states, not scaled to any length.
+func (c *Client) Embed(p Prompt, o Options) ([]float32, error) {
+	var reply struct{ Embedding []float32 }
+	_, err := c.readWhole("embed", p, o, func(bytes json.RawMessage) (int, error) {
+		return 0, json.Unmarshal(bytes, &reply) // cursor 0 until it is there
+	})
+	return reply.Embedding, err
+}
 
 // Tokenize is the token ids of a text.
 func (c *Client) Tokenize(text string) ([]int32, error) {

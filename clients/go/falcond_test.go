@@ -3,7 +3,10 @@
 package falcond
 
 import (
+	"encoding/json"
 	"errors"
+	"math"
+	"reflect"
 	"sync"
 	"syscall"
 	"testing"
@@ -76,6 +79,59 @@ func TestIDsAndConversationsArePromptsToo(t *testing.T) {
 		run := must(c.Generate(p, Options{"n": 3}))(t)
 		must(run.Text())(t)
 		run.Drop()
+	}
+}
+
+func TestLogProbabilitiesOfARunAreThoseOfItsScore(t *testing.T) {
+	c := dial(t)
+	run := must(c.Generate(Text(prompt), Options{"n": 6, "temp": 0, "logprobs": 2}))(t)
+	var whole Piece
+	for piece, err := range run.Pieces() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole.IDs = append(whole.IDs, piece.IDs...)
+		whole.LogProbs = append(whole.LogProbs, piece.LogProbs...)
+		whole.TopLogProbs = append(whole.TopLogProbs, piece.TopLogProbs...)
+	}
+	if len(whole.IDs) == 0 || len(whole.LogProbs) != len(whole.IDs) || len(whole.TopLogProbs) != len(whole.IDs) {
+		t.Fatalf("%+v", whole)
+	}
+	for i, top := range whole.TopLogProbs { // greedy
+		if len(top) != 2 || top[0] != (Likely{whole.IDs[i], whole.LogProbs[i]}) || top[1].LogProb > top[0].LogProb {
+			t.Fatalf("token %d of %+v", i, whole)
+		}
+	}
+	ids := append(must(c.Tokenize(prompt))(t), whole.IDs...)
+	score := must(c.Score(IDs(ids), Options{"logprobs": 2}))(t)
+	if score.NTokens != len(ids) || !reflect.DeepEqual(score.LogProbs[run.NGiven-1:], whole.LogProbs) ||
+		!reflect.DeepEqual(score.TopLogProbs[run.NGiven-1:], whole.TopLogProbs) {
+		t.Fatalf("%+v instead of %+v", score, whole)
+	}
+	run.Drop()
+}
+
+func TestAnUnknownLogProbabilityIsNoNumber(t *testing.T) {
+	var piece Piece
+	if err := json.Unmarshal([]byte(`{"logprobs":[null,-1.5]}`), &piece); err != nil {
+		t.Fatal(err)
+	}
+	if !math.IsNaN(float64(piece.LogProbs[0])) || piece.LogProbs[1] != -1.5 {
+		t.Fatal(piece.LogProbs)
+	}
+}
+
+func TestAnEmbeddingIsThatOfTheTextsTokens(t *testing.T) {
+	c := dial(t)
+	vector := must(c.Embed(Text(prompt), nil))(t)
+	if len(vector) < 100 {
+		t.Fatal(vector)
+	}
+	if same := must(c.Embed(IDs(must(c.Tokenize(prompt))(t)), nil))(t); !reflect.DeepEqual(same, vector) {
+		t.Fatal(same)
+	}
+	if other := must(c.Embed(Text("Another text"), nil))(t); reflect.DeepEqual(other, vector) {
+		t.Fatal(other)
 	}
 }
 

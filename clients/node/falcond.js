@@ -118,9 +118,49 @@ export class Falcond {
     else this.#settle(q, q.resolve, reply);
   }
 
-  /** Starts a session. prompt: a text, token ids, or messages {role, content}; options: n, temp, seed, stop, session ... */
+  /** Starts a session. prompt: a text, token ids, or messages {role, content}; options: n, temp, seed, stop, logprobs, session ... */
   async generate(prompt, options = {}) {
     return new Run(this, await this.call("generate", { request_id: randomUUID(), ...promptFields(prompt), ...options }));
+  }
+
+  /**
+   * How likely a text, or ids, are: {n_tokens, logprobs, top_logprobs}. logprobs[i] is the natural logarithm of the probability of token
+   * i + 1 given all before it; with options.logprobs above 0, top_logprobs[i] has so many of the likeliest in its place, as [id, logprob].
+   */
+  async score(prompt, options = {}) {
+    const score = { n_tokens: 0, logprobs: [], top_logprobs: [] };
+    score.n_tokens = await this.#readWhole("score", prompt, options, (reply) => {
+      score.logprobs.push(...reply.logprobs);
+      score.top_logprobs.push(...(reply.top_logprobs ?? []));
+      return reply.cursor;
+    });
+    return score;
+  }
+
+  /** A text, or ids, as an array of numbers: the mean of the last hidden states, not scaled to any length. */
+  async embed(prompt, options = {}) {
+    let embedding;
+    await this.#readWhole("embed", prompt, options, (reply) => {
+      embedding = reply.embedding;
+      return 0; // until it is there
+    });
+    return embedding;
+  }
+
+  /** Has op compute a whole text and gives `take` each reply; what it returns is the next cursor. The number of the text's tokens. */
+  async #readWhole(op, prompt, options, take) {
+    const { session, n_tokens } = await this.call(op, { request_id: randomUUID(), ...promptFields(prompt), ...options });
+    try {
+      for (let cursor = 0, done = false; !done;) {
+        const reply = await this.call("next", { session, cursor, wait_ms: WAIT_MS });
+        cursor = take(reply);
+        done = reply.done;
+        if (done && reply.finish !== "length") throw new FalcondError({ code: "engine_failed", message: "the text could not be computed to its end" });
+      }
+    } finally {
+      await this.call("drop", { session });
+    }
+    return n_tokens;
   }
 
   async tokenize(text) { return (await this.call("tokenize", { text })).ids; }
@@ -135,7 +175,10 @@ function promptFields(prompt) {
   return typeof prompt[0] === "object" ? { messages: prompt } : { ids: prompt };
 }
 
-/** A run of a session; `for await` gives its pieces {text, ids, cursor, finish?}, from where it was read last. */
+/**
+ * A run of a session; `for await` gives its pieces {text, ids, cursor, finish?}, from where it was read last. Of a run with the option
+ * `logprobs` they have `logprobs`, a number for each of ids, and with it above 0 `top_logprobs`, for each so many [id, logprob].
+ */
 export class Run {
   constructor(falcon, reply) {
     this.falcon = falcon;

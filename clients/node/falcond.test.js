@@ -35,6 +35,29 @@ test("ids and conversations are prompts, too", async () => {
   }
 });
 
+test("log-probabilities of a run are those of its score", async () => {
+  const run = await falcon.generate(PROMPT, { n: 6, temp: 0, logprobs: 2 });
+  const ids = [], logprobs = [], top = [];
+  for await (const piece of run) {
+    ids.push(...piece.ids);
+    logprobs.push(...piece.logprobs);
+    top.push(...piece.top_logprobs);
+  }
+  assert.deepEqual(top.map(([first]) => first), ids.map((id, i) => [id, logprobs[i]])); // greedy
+  const score = await falcon.score([...(await falcon.tokenize(PROMPT)), ...ids], { logprobs: 2 });
+  assert.deepEqual([score.logprobs.slice(run.n_given - 1), score.top_logprobs.slice(run.n_given - 1)], [logprobs, top]);
+  assert.equal(score.logprobs.length, score.n_tokens - 1);
+  await run.drop();
+});
+
+test("an embedding is that of the text's tokens", async () => {
+  const vector = await falcon.embed(PROMPT);
+  assert.ok(vector.length > 100 && vector.some((x) => x !== 0));
+  assert.deepEqual(await falcon.embed(await falcon.tokenize(PROMPT)), vector);
+  assert.notDeepEqual(await falcon.embed("Another text"), vector);
+  assert.deepEqual(await falcon.sessions(), []);
+});
+
 test("what is refused has a code", async () => {
   await assert.rejects(falcon.call("next", { session: "nobody", cursor: 0 }), (e) => e instanceof FalcondError && e.code === "no_session");
 });

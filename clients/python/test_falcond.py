@@ -39,6 +39,29 @@ class Sync(unittest.TestCase):
         self.assertEqual(run.n_given, len(ids))
         run.drop()
 
+    def test_log_probabilities_of_a_run_are_those_of_its_score(self):
+        run = self.falcon.generate(PROMPT, n=6, temp=0, logprobs=2)
+        pieces = list(run)
+        ids = [i for p in pieces for i in p.ids]
+        logprobs = [x for p in pieces for x in p.logprobs]
+        top = [likeliest for p in pieces for likeliest in p.top_logprobs]
+        self.assertEqual([likeliest[0] for likeliest in top], list(zip(ids, logprobs)))  # greedy
+        self.assertTrue(all(len(likeliest) == 2 and likeliest[0][1] >= likeliest[1][1] for likeliest in top))
+        score = self.falcon.score(self.falcon.tokenize(PROMPT) + ids, logprobs=2)
+        self.assertEqual((score.logprobs[run.n_given - 1:], score.top_logprobs[run.n_given - 1:]), (logprobs, top))
+        self.assertEqual(len(score.logprobs), score.n_tokens - 1)
+        run.drop()
+        self.assertEqual(next(iter(self.falcon.generate(PROMPT, session="plain", n=1))).logprobs, [])
+        self.falcon.call("drop", session="plain")
+
+    def test_an_embedding_is_that_of_the_texts_tokens(self):
+        vector = self.falcon.embed(PROMPT)
+        self.assertGreater(len(vector), 100)
+        self.assertTrue(any(vector))
+        self.assertEqual(self.falcon.embed(self.falcon.tokenize(PROMPT)), vector)
+        self.assertNotEqual(self.falcon.embed("Another text"), vector)
+        self.assertEqual(self.falcon.sessions(), [])
+
     def test_what_is_refused_is_an_error_with_a_code(self):
         with self.assertRaises(FalcondError) as caught:
             self.falcon.call("next", session="nobody", cursor=0)
@@ -68,6 +91,10 @@ class Async(unittest.IsolatedAsyncioTestCase):
                 return text
             first = await asyncio.gather(*(tell(s % 4) for s in range(20)))
             self.assertEqual(first[:4] * 5, first)
+            vectors = await asyncio.gather(*(falcon.embed(PROMPT) for _ in range(5)))
+            self.assertEqual(vectors, [vectors[0]] * 5)
+            score = await falcon.score(PROMPT)
+            self.assertEqual((len(score.logprobs), score.top_logprobs), (score.n_tokens - 1, []))
             self.assertEqual(await falcon.sessions(), [])
 
 

@@ -6,7 +6,8 @@
             print(piece.text, end="", flush=True)
 
 A session lives in the daemon: go on with `run.append(...)`, branch with `run.fork()`, end it with `run.drop()`. Streaming is a cursor,
-so a daemon that restarts, or a connection that breaks, costs a pause and no token. `AsyncFalcond` is the same with await.
+so a daemon that restarts, or a connection that breaks, costs a pause and no token. `logprobs=5` among the sampling has each piece tell
+log-probabilities; `falcon.score(text)` tells a text's, `falcon.embed(text)` is its vector. `AsyncFalcond` is the same with await.
 Every operation and field: docs/PROTOCOL.md.
 """
 from __future__ import annotations
@@ -15,15 +16,16 @@ import json
 import os
 import uuid
 from dataclasses import dataclass, field
-from typing import Any, AsyncIterator, Dict, Iterator, List, Mapping, Optional, Sequence, Union
+from typing import Any, AsyncIterator, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import pynng
 
-__all__ = ["AsyncFalcond", "AsyncRun", "Falcond", "FalcondError", "Piece", "Run", "DEFAULT_URL"]
+__all__ = ["AsyncFalcond", "AsyncRun", "Falcond", "FalcondError", "Piece", "Run", "Score", "DEFAULT_URL"]
 
 DEFAULT_URL = "ipc:///run/falcond/falcond.sock"
 WAIT_MS = 30000  # of one `next`: the longest that falcond waits
 
+Likeliest = List[Tuple[int, float]]  # (id, log-probability), in falling order
 Prompt = Union[str, Sequence[int], Sequence[Mapping[str, str]]]
 
 
@@ -37,12 +39,27 @@ class FalcondError(Exception):
 
 @dataclass(frozen=True)
 class Piece:
-    """What is new of a run. finish: why it ended ("eos", "stop", "length", ...), None while it goes on."""
+    """What is new of a run. finish: why it ended ("eos", "stop", "length", ...), None while it goes on.
+
+    Of a run with `logprobs`, an item for each of ids: the natural logarithm of the model's own probability of it (None: unknown), and
+    with `logprobs` above 0 the likeliest tokens in its place.
+    """
 
     text: str
     ids: List[int] = field(default_factory=list)
     cursor: int = 0
     finish: Optional[str] = None
+    logprobs: List[Optional[float]] = field(default_factory=list)
+    top_logprobs: List[Likeliest] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How likely the model finds a text of n_tokens: logprobs[i] is that of token i + 1, given all before it."""
+
+    n_tokens: int
+    logprobs: List[Optional[float]] = field(default_factory=list)
+    top_logprobs: List[Likeliest] = field(default_factory=list)
 
 
 def _request(op: str, fields: Mapping[str, Any]) -> bytes:
@@ -69,8 +86,36 @@ def _prompt(prompt: Optional[Prompt]) -> Dict[str, Any]:
     return {"ids": items}
 
 
+def _top(reply: Mapping[str, Any]) -> List[Likeliest]:
+    return [[(token, logprob) for token, logprob in likeliest] for likeliest in reply.get("top_logprobs", [])]
+
+
 def _piece(reply: Mapping[str, Any]) -> Piece:
-    return Piece(reply["text"], reply["ids"], reply["cursor"], reply.get("finish"))
+    return Piece(reply["text"], reply["ids"], reply["cursor"], reply.get("finish"), reply.get("logprobs", []), _top(reply))
+
+
+class _Reading:
+    """What is computed of a whole text, reply by reply: a score, or (at the end alone) an embedding."""
+
+    def __init__(self, made: Mapping[str, Any]) -> None:
+        self.session: str = made["session"]
+        self.score = Score(made["n_tokens"])
+        self.embedding: List[float] = []
+        self.done = False
+        self._cursor = 0
+
+    def question(self) -> Dict[str, Any]:
+        return {"session": self.session, "cursor": self._cursor, "wait_ms": WAIT_MS}
+
+    def take(self, reply: Mapping[str, Any]) -> None:
+        self.score.logprobs.extend(reply.get("logprobs", []))
+        self.score.top_logprobs.extend(_top(reply))
+        self.embedding = reply.get("embedding", [])
+        self.done = reply["done"]
+        if "logprobs" in reply:  # an embedding is asked for by cursor 0 until it is there
+            self._cursor = reply["cursor"]
+        if self.done and reply.get("finish") != "length":
+            raise FalcondError("engine_failed", "the text could not be computed to its end")
 
 
 def _socket(url: Optional[str], timeout: Optional[float]) -> pynng.Req0:
@@ -144,8 +189,25 @@ class Falcond:
         return _reply(self._socket.recv())
 
     def generate(self, prompt: Prompt, session: Optional[str] = None, **sampling: Any) -> Run:
-        """Starts a session: n, temp, top_k, top_p, min_p, seed, stop, template ... as in docs/PROTOCOL.md."""
+        """Starts a session: n, temp, top_k, top_p, min_p, seed, stop, template, logprobs ... as in docs/PROTOCOL.md."""
         return Run(self, self.call("generate", request_id=uuid.uuid4().hex, session=session, **_prompt(prompt), **sampling))
+
+    def _read(self, op: str, prompt: Prompt, fields: Mapping[str, Any]) -> _Reading:
+        reading = _Reading(self.call(op, request_id=uuid.uuid4().hex, **_prompt(prompt), **fields))
+        try:
+            while not reading.done:
+                reading.take(self.call("next", **reading.question()))
+        finally:
+            self.call("drop", session=reading.session)
+        return reading
+
+    def score(self, prompt: Prompt, logprobs: Optional[int] = None) -> Score:
+        """How likely a text, or ids, are; with `logprobs` above 0 also so many of the likeliest tokens in each place."""
+        return self._read("score", prompt, {"logprobs": logprobs}).score
+
+    def embed(self, prompt: Prompt, priority: Optional[str] = None) -> List[float]:
+        """A text, or ids, as a vector: the mean of the last hidden states, not scaled to any length."""
+        return self._read("embed", prompt, {"priority": priority}).embedding
 
     def tokenize(self, text: str, special: bool = True) -> List[int]:
         return self.call("tokenize", text=text, special=special)["ids"]
@@ -213,6 +275,21 @@ class AsyncFalcond:
     async def generate(self, prompt: Prompt, session: Optional[str] = None, **sampling: Any) -> AsyncRun:
         reply = await self.call("generate", request_id=uuid.uuid4().hex, session=session, **_prompt(prompt), **sampling)
         return AsyncRun(self, reply)  # type: ignore[arg-type]
+
+    async def _read(self, op: str, prompt: Prompt, fields: Mapping[str, Any]) -> _Reading:
+        reading = _Reading(await self.call(op, request_id=uuid.uuid4().hex, **_prompt(prompt), **fields))
+        try:
+            while not reading.done:
+                reading.take(await self.call("next", **reading.question()))
+        finally:
+            await self.call("drop", session=reading.session)
+        return reading
+
+    async def score(self, prompt: Prompt, logprobs: Optional[int] = None) -> Score:
+        return (await self._read("score", prompt, {"logprobs": logprobs})).score
+
+    async def embed(self, prompt: Prompt, priority: Optional[str] = None) -> List[float]:
+        return (await self._read("embed", prompt, {"priority": priority})).embedding
 
     async def tokenize(self, text: str, special: bool = True) -> List[int]:
         return (await self.call("tokenize", text=text, special=special))["ids"]

@@ -37,7 +37,8 @@ pub enum Error {
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Error::Refused { code, message, .. } => write!(f, "{code}: {message}"),
+            Error::Refused { code, message, hint } if hint.is_empty() => write!(f, "{code}: {message}"),
+            Error::Refused { code, message, hint } => write!(f, "{code}: {message} ({hint})"),
             Error::Nng(e) => e.fmt(f),
             Error::Json(e) => e.fmt(f),
         }
@@ -85,19 +86,57 @@ impl Prompt {
     }
 }
 
-/// What is new of a run. `finish` is none while it goes on.
+/// A token and the natural logarithm of the model's own probability of it.
+pub type Likely = (i32, f64);
+
+/// What is new of a run. `finish` is none while it goes on. Of a run with the option `logprobs`, `logprobs` has one for each of `ids`
+/// (none: unknown), and with it above 0 `top_logprobs` the likeliest tokens in its place, in falling order.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Piece {
     pub text: String,
     pub ids: Vec<i32>,
     pub cursor: u32,
     pub finish: Option<String>,
+    #[serde(default)]
+    pub logprobs: Vec<Option<f64>>,
+    #[serde(default)]
+    pub top_logprobs: Vec<Vec<Likely>>,
+}
+
+/// How likely the model finds a text of `n_tokens`: `logprobs[i]` is that of token i + 1, given all before it. With the option
+/// `logprobs` above 0 `top_logprobs[i]` has so many of the likeliest tokens in its place.
+#[derive(Debug, Clone, Default)]
+pub struct Score {
+    pub n_tokens: u32,
+    pub logprobs: Vec<Option<f64>>,
+    pub top_logprobs: Vec<Vec<Likely>>,
+}
+
+#[derive(Deserialize)]
+struct Reading {
+    session: String,
+    n_tokens: u32,
+}
+
+/// A part of what is computed of a whole text: of a score log-probabilities, of an embedding all of it at the end.
+#[derive(Deserialize)]
+struct Part {
+    cursor: u32,
+    done: bool,
+    finish: Option<String>,
+    #[serde(default)]
+    logprobs: Vec<Option<f64>>,
+    #[serde(default)]
+    top_logprobs: Vec<Vec<Likely>>,
+    #[serde(default)]
+    embedding: Vec<f32>,
 }
 
 #[derive(Deserialize)]
 struct Started {
     session: String,
     cursor: u32,
+    n_given: Option<u32>, // a fork does not tell it
 }
 
 /// A connection.
@@ -149,12 +188,60 @@ impl Client {
         Ok(serde_json::from_value(reply)?)
     }
 
-    /// Starts a session. `options` is an object: n, temp, seed, stop, session ...
+    /// Starts a session. `options` is an object: n, temp, seed, stop, logprobs, session ...
     pub fn generate(&self, prompt: Prompt, options: Value) -> Result<Run<'_>, Error> {
         let mut request = fields(options);
         request.insert("request_id".into(), json!(request_id()));
         prompt.put(&mut request);
         Ok(Run::new(self, self.call("generate", request.into())?))
+    }
+
+    /// Has op compute a whole text and gives `take` each part; what it returns is the next cursor. The number of the text's tokens.
+    fn read_whole(&self, op: &str, prompt: Prompt, options: Value, mut take: impl FnMut(Part) -> u32) -> Result<u32, Error> {
+        let mut request = fields(options);
+        request.insert("request_id".into(), json!(request_id()));
+        prompt.put(&mut request);
+        let made: Reading = self.call(op, request.into())?;
+        let mut cursor = 0;
+        let end = loop {
+            let next = json!({"session": made.session, "cursor": cursor, "wait_ms": WAIT_MS});
+            match self.call::<Part>("next", next) {
+                Err(e) => break Err(e),
+                Ok(part) if part.done && part.finish.as_deref() != Some("length") => {
+                    let message = "the text could not be computed to its end".into();
+                    break Err(Error::Refused { code: "engine_failed".into(), message, hint: String::new() });
+                }
+                Ok(part) => {
+                    let done = part.done;
+                    cursor = take(part);
+                    if done {
+                        break Ok(made.n_tokens);
+                    }
+                }
+            }
+        };
+        self.call::<Value>("drop", json!({"session": made.session})).and(end)
+    }
+
+    /// How likely a text, or ids, are. `options` is an object: logprobs.
+    pub fn score(&self, prompt: Prompt, options: Value) -> Result<Score, Error> {
+        let mut score = Score::default();
+        score.n_tokens = self.read_whole("score", prompt, options, |part| {
+            score.logprobs.extend(part.logprobs);
+            score.top_logprobs.extend(part.top_logprobs);
+            part.cursor
+        })?;
+        Ok(score)
+    }
+
+    /// A text, or ids, as a vector: the mean of the last hidden states, not scaled to any length. `options` is an object: priority.
+    pub fn embed(&self, prompt: Prompt, options: Value) -> Result<Vec<f32>, Error> {
+        let mut embedding = Vec::new();
+        self.read_whole("embed", prompt, options, |part| {
+            embedding = part.embedding;
+            0 // until it is there
+        })?;
+        Ok(embedding)
     }
 
     pub fn tokenize(&self, text: &str) -> Result<Vec<i32>, Error> {
@@ -177,12 +264,14 @@ pub struct Run<'a> {
     client: &'a Client,
     pub session: String,
     pub cursor: u32,
+    /// Tokens before the run's output.
+    pub n_given: u32,
     pub finish: Option<String>,
 }
 
 impl<'a> Run<'a> {
     fn new(client: &'a Client, started: Started) -> Run<'a> {
-        Run { client, session: started.session, cursor: started.cursor, finish: None }
+        Run { client, n_given: started.n_given.unwrap_or(started.cursor), session: started.session, cursor: started.cursor, finish: None }
     }
 
     /// All that is still to come.
@@ -197,6 +286,7 @@ impl<'a> Run<'a> {
         request.insert("at".into(), json!(self.cursor));
         prompt.put(&mut request);
         let started: Started = self.client.call("append", request.into())?;
+        self.n_given = started.n_given.unwrap_or(started.cursor);
         self.cursor = started.cursor;
         self.finish = None;
         Ok(())

@@ -41,6 +41,40 @@ fn ids_and_conversations_are_prompts_too() {
 }
 
 #[test]
+fn log_probabilities_of_a_run_are_those_of_its_score() {
+    let client = Client::dial(None).unwrap();
+    let mut run = client.generate(PROMPT.into(), json!({"n": 6, "temp": 0, "logprobs": 2})).unwrap();
+    let (mut ids, mut logprobs, mut top) = (client.tokenize(PROMPT).unwrap(), Vec::new(), Vec::new());
+    for piece in &mut run {
+        let piece = piece.unwrap();
+        ids.extend(piece.ids);
+        logprobs.extend(piece.logprobs);
+        top.extend(piece.top_logprobs);
+    }
+    let given = run.n_given as usize;
+    let firsts: Vec<_> = top.iter().map(|likeliest| likeliest[0]).collect();
+    let taken: Vec<_> = ids[given..].iter().zip(&logprobs).map(|(id, logprob)| (*id, logprob.unwrap())).collect();
+    assert_eq!(firsts, taken); // greedy
+    assert!(top.iter().all(|likeliest| likeliest.len() == 2 && likeliest[0].1 >= likeliest[1].1));
+    let n = ids.len();
+    let score = client.score(Prompt::Ids(ids), json!({"logprobs": 2})).unwrap();
+    assert_eq!((score.n_tokens as usize, score.logprobs.len()), (n, n - 1));
+    assert_eq!(score.logprobs[given - 1..], logprobs);
+    assert_eq!(score.top_logprobs[given - 1..], top);
+    run.drop_session().unwrap();
+}
+
+#[test]
+fn an_embedding_is_that_of_the_texts_tokens() {
+    let client = Client::dial(None).unwrap();
+    let vector = client.embed(PROMPT.into(), json!({})).unwrap();
+    assert!(vector.len() > 100 && vector.iter().any(|x| *x != 0.0));
+    let ids = client.tokenize(PROMPT).unwrap();
+    assert_eq!(client.embed(Prompt::Ids(ids), json!({})).unwrap(), vector);
+    assert_ne!(client.embed("Another text".into(), json!({})).unwrap(), vector);
+}
+
+#[test]
 fn what_is_refused_has_a_code() {
     let client = Client::dial(None).unwrap();
     match client.call::<serde_json::Value>("next", json!({"session": "nobody", "cursor": 0})) {
