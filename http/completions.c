@@ -111,13 +111,15 @@ static void fail(struct completion *c, const json_t *reply)
 {
 	for (unsigned i = 0; i < c->n; i++)
 		drop(&c->choices[i]);
+	json_t *error = openai_error(reply);
 	if (c->x->status == 0) {
-		exchange_fail_reply(c->x, reply);
+		exchange_fail_reply(c->x, error);
 	} else if (!c->x->finished) {
 		unsigned status;
-		exchange_send_event(c->x, exchange_error_json(reply, &status));
+		exchange_send_event(c->x, exchange_error_json(error, &status));
 		exchange_finish(c->x);
 	}
+	json_decref(error);
 }
 
 static bool failed(struct choice *k, const json_t *reply)

@@ -16,6 +16,7 @@
 #include <sys/random.h>
 
 #include "base/check.h"
+#include "http/openai.h"
 #include "ipc/protocol.h"
 
 static void on_watch_closed(uv_handle_t *handle)
@@ -192,7 +193,10 @@ static json_t *error_json(unsigned status, const char *code, const char *message
 {
 	const char *type = status == 401 ? "authentication_error" : status == 403 ? "permission_error" : status == 429 ? "rate_limit_error"
 			 : status >= 500 ? "server_error" : "invalid_request_error";
-	return json_pack("{s:{s:s,s:s,s:n,s:s}}", "error", "message", message, "type", type, "param", "code", code);
+	size_t length;
+	const char *field = openai_error_field(message, &length);
+	json_t *param = field ? json_stringn(field, length) : json_null();
+	return json_pack("{s:{s:s,s:s,s:o,s:s}}", "error", "message", message, "type", type, "param", param, "code", code);
 }
 
 void exchange_fail(struct exchange *x, unsigned status, const char *code, const char *format, ...)

@@ -85,7 +85,7 @@ static int refuse_unsupported(const json_t *body, struct err *e)
 	if (given(body, "response_format", &v)) {
 		const char *type = json_string_value(json_object_get(v, "type"));
 		if (type == NULL || strcmp(type, "text") != 0)
-			return err_set(e, -ENOTSUP, "field `response_format`: only {\"type\":\"text\"} is supported");
+			return err_set(e, -ENOTSUP, "field `response_format`: only {\"type\":\"text\"}: there are no grammars here to hold an answer to JSON");
 	}
 	return 0;
 }
@@ -212,6 +212,33 @@ json_t *openai_generate(const struct openai *o, unsigned i, const char *request_
 	if (o->has_seed)
 		json_object_set_new(g, "seed", json_integer((json_int_t)((o->seed + i) & INT64_MAX)));
 	return g;
+}
+
+const char *openai_error_field(const char *message, size_t *ret_length)
+{
+	const char *before = strstr(message, "field `"), *name = before ? before + strlen("field `") : NULL;
+	*ret_length = name ? strcspn(name, "`") : 0;
+	return name != NULL && name[*ret_length] == '`' ? name : NULL;
+}
+
+/* What a body calls a field of `generate`. */
+static const char *their_name(const char *ours, size_t length)
+{
+	for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
+		if (strlen(fields[i].ours) == length && memcmp(fields[i].ours, ours, length) == 0)
+			return fields[i].theirs;
+	return length == 3 && memcmp(ours, "ids", length) == 0 ? "prompt" : NULL;
+}
+
+json_t *openai_error(const json_t *reply)
+{
+	json_t *copy = json_deep_copy(reply), *error = json_object_get(copy, "error");
+	const char *message = json_string_value(json_object_get(error, "message"));
+	size_t length;
+	const char *name = message ? openai_error_field(message, &length) : NULL, *theirs = name ? their_name(name, length) : NULL;
+	if (theirs != NULL)
+		json_object_set_new(error, "message", json_sprintf("%.*s%s%s", (int)(name - message), message, theirs, name + length));
+	return copy;
 }
 
 const char *openai_finish(const char *finish)

@@ -40,6 +40,12 @@ void openai_done(struct openai *o);
 /* The `generate` of answer i of n * prompts. request_id must be new. */
 json_t *openai_generate(const struct openai *o, unsigned i, const char *request_id);
 
+/* The field that an error's text is about, as all texts here name it ("field `stop`: ..."); NULL: about none. */
+const char *openai_error_field(const char *message, size_t *ret_length);
+
+/* An error of the protocol's (a new reference) with its field under the name that the body has it by. */
+json_t *openai_error(const json_t *reply);
+
 /* "stop" or "length" for the protocol's `finish`. */
 const char *openai_finish(const char *finish);
 

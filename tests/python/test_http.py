@@ -283,13 +283,31 @@ class OpenAI(unittest.TestCase):
     def test_errors_have_the_shape_that_the_package_knows(self):
         with self.assertRaises(openai.BadRequestError) as caught:
             self.client.completions.create(model="any", prompt=PROMPT, temperature=-1)
-        self.assertIn("temp", caught.exception.message)
+        self.assertIn("field `temperature`: ", caught.exception.message)
+        self.assertEqual((caught.exception.param, caught.exception.code), ("temperature", "bad_request"))
+        with self.assertRaises(openai.BadRequestError) as caught:
+            self.client.completions.create(model="any", prompt=[1 << 30])
+        self.assertEqual(caught.exception.param, "prompt")
         with self.assertRaises(openai.BadRequestError) as caught:
             self.client.completions.create(model="any", prompt="word " * 5000)
         self.assertEqual(caught.exception.code, "context_length_exceeded")
-        with self.assertRaises(openai.BadRequestError):
-            self.client.chat.completions.create(model="any", messages=[{"role": "user", "content": "x"}],
-                                                tools=[{"type": "function", "function": {"name": "f"}}])
+        self.assertEqual(caught.exception.param, None)
+
+    def test_what_would_change_the_answer_and_is_not_served_is_refused_by_name(self):
+        schema = {"name": "age", "schema": {"type": "object", "properties": {"age": {"type": "integer"}}}}
+        for stream in (False, True):
+            for field, value in (("response_format", {"type": "json_object"}),
+                                 ("response_format", {"type": "json_schema", "json_schema": schema}),
+                                 ("tools", [{"type": "function", "function": {"name": "f"}}])):
+                with self.assertRaises(openai.BadRequestError) as caught:
+                    self.client.chat.completions.create(model="any", messages=[{"role": "user", "content": "x"}], stream=stream,
+                                                        **{field: value})
+                e = caught.exception
+                self.assertEqual((e.status_code, e.type, e.code, e.param), (400, "invalid_request_error", "unsupported", field))
+                self.assertIn(f"field `{field}`", e.message)
+        text = self.client.chat.completions.create(model="any", messages=[{"role": "user", "content": "x"}], max_tokens=1,
+                                                   response_format={"type": "text"})
+        self.assertEqual(text.usage.completion_tokens, 1)
 
     def test_fifty_at_once_over_both_addresses(self):
         def make(unix):
