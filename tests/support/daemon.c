@@ -18,14 +18,14 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "tests/support/tree.h"
 
 enum { WAIT_MS = 60000 };
 
 void daemon_prepare(struct daemon *d)
 {
 	*d = (struct daemon){.program = "./falcond"};
-	snprintf(d->folder, sizeof d->folder, "/tmp/falcond-test-XXXXXX");
-	assert_non_null(mkdtemp(d->folder));
+	tree_make(d->folder, sizeof d->folder);
 	assert_int_equal(chmod(d->folder, 0755), 0); /* clients of other uids come in */
 	snprintf(d->path, sizeof d->path, "%s/s", d->folder);
 	snprintf(d->url, sizeof d->url, "ipc://%s", d->path);

@@ -8,7 +8,16 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <cmocka.h>
+
+void tree_make(char *ret_path, size_t size)
+{
+	const char *folder = getenv("TMPDIR");
+	int n = snprintf(ret_path, size, "%s/XXXXXX", folder ? folder : "/tmp");
+	assert_in_range(n, 1, size - 1);
+	assert_non_null(mkdtemp(ret_path));
+}
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {

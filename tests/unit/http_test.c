@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "http/http.h"
+#include "tests/support/tree.h"
 
 enum { WAIT_MS = 30000, CLIENTS = 4 };
 
@@ -26,7 +27,7 @@ enum { WAIT_MS = 30000, CLIENTS = 4 };
 struct lab {
 	uv_loop_t loop;
 	struct http *http;
-	char folder[32], path[64], handed_path[64], address[80];
+	char folder[64], path[72], handed_path[72], address[80];
 	int handed;
 };
 
@@ -55,8 +56,7 @@ static void open_lab(struct lab *l, struct http_options o)
 {
 	struct sockaddr_un at;
 	struct err e;
-	snprintf(l->folder, sizeof l->folder, "/tmp/http-XXXXXX");
-	assert_non_null(mkdtemp(l->folder));
+	tree_make(l->folder, sizeof l->folder);
 	snprintf(l->path, sizeof l->path, "%s/a", l->folder);
 	snprintf(l->handed_path, sizeof l->handed_path, "%s/h", l->folder);
 	snprintf(l->address, sizeof l->address, "unix:%s", l->path);

@@ -22,12 +22,13 @@
 #include <nng/protocol/reqrep0/req.h>
 
 #include "ipc/endpoint.h"
+#include "tests/support/tree.h"
 
 enum { MANY = 1000, MAX_BYTES = 65536, MAX_PEERS = 400, MAX_USER_BYTES = 64 << 20 };
 
 struct server {
 	struct endpoint *ep;
-	char folder[32], path[64], url[80];
+	char folder[64], path[72], url[80];
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	struct endpoint_request *held[MANY];
@@ -71,8 +72,7 @@ static struct endpoint_options options_of(struct server *s)
 static int start(void **state)
 {
 	struct server *s = calloc(1, sizeof *s);
-	snprintf(s->folder, sizeof s->folder, "/tmp/endpoint-XXXXXX");
-	assert_non_null(mkdtemp(s->folder));
+	tree_make(s->folder, sizeof s->folder);
 	snprintf(s->path, sizeof s->path, "%s/s", s->folder);
 	snprintf(s->url, sizeof s->url, "ipc://%s", s->path);
 	pthread_mutex_init(&s->lock, NULL);

@@ -6,11 +6,13 @@
 #include "tests/unit/pack_util.h"
 
 #include <errno.h>
+#include <fcntl.h>
 
 #include "base/f16.h"
 #include "base/hash.h"
 #include "pack/checkpoint.h"
 #include "pack/plan.h"
+#include "tests/support/tree.h"
 #include "tests/unit/gguf_writer.h"
 
 enum { EMBD = 64, HEADS = 4, KV = 2, DIM = 16, FF = 96, VOCAB = 40, Q_ROWS = HEADS * DIM, KV_ROWS = KV * DIM };
@@ -197,13 +199,15 @@ static void model_done(struct model *m)
 
 static struct packed pack_model(struct model *m)
 {
-	char path[] = "/tmp/falcon-pack-XXXXXX";
-	int fd = mkstemp(path);
+	char folder[64], path[80];
+	tree_make(folder, sizeof folder);
+	snprintf(path, sizeof path, "%s/model.gguf", folder);
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
 	gguf_finish(&m->w, 3);
 	assert_int_equal(write(fd, m->w.file.data, m->w.file.length), m->w.file.length);
 	close(fd);
 	struct packed p = pack_path(path);
-	unlink(path);
+	tree_remove(folder);
 	assert_string_equal(strstr(p.status, "error") ? p.status : "", "");
 	struct err e = {0};
 	if (weights_check(p.image, p.size, &e) < 0)

@@ -17,6 +17,7 @@
 #include "pack/config_json.h"
 #include "pack/safetensors.h"
 #include "pack/tables.h"
+#include "tests/support/tree.h"
 
 static const char *const golden[] = {"falcon-7b", "falcon-40b", "falcon-11b", "falcon-rw-1b", "falcon3"};
 
@@ -441,8 +442,8 @@ static void expect_refusal(const struct folder *f, const char *what, const char 
 
 static struct folder make_folder(void)
 {
-	struct folder f = {"/tmp/falcon-pack-XXXXXX"};
-	assert_non_null(mkdtemp(f.path));
+	struct folder f;
+	tree_make(f.path, sizeof f.path);
 	return f;
 }
 

@@ -40,8 +40,7 @@ static int setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof *f);
 	struct err e;
-	snprintf(f->root, sizeof f->root, "/tmp/falcond-spill-XXXXXX");
-	assert_non_null(mkdtemp(f->root));
+	tree_make(f->root, sizeof f->root);
 	memset(f->model.source, 7, sizeof f->model.source);
 	memset(f->model.fingerprint, 9, sizeof f->model.fingerprint);
 	f->model.n_vocab = 100;
