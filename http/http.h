@@ -56,7 +56,7 @@ struct http_options {
 /* Checks addresses without opening them, for `falcond --check`. 0 or -EINVAL. */
 int http_check(const char *listen, struct err *e);
 
-/* Whether a descriptor is a socket that `handed` may have. 0, -ENOTSOCK: no listening socket; -EINVAL: others than this machine reach it. */
+/* Whether a descriptor is a socket that `handed` may have. 0, -ENOTSOCK: it does not listen; -EINVAL: other machines reach it. */
 int http_check_handed(int fd, struct err *e);
 
 /* Opens the sockets. Until http_ready() all that needs a model answers 503, or waits. 0 or -errno. */

@@ -17,7 +17,8 @@
 static int add_line(struct identity_keys *k, char *line, struct err *e)
 {
 	static const char blanks[] = " \t\r\n";
-	char *rest, *name = strtok_r(line, blanks, &rest), *key = strtok_r(NULL, blanks, &rest), *word = key ? strtok_r(NULL, blanks, &rest) : NULL;
+	char *rest, *name = strtok_r(line, blanks, &rest), *key = strtok_r(NULL, blanks, &rest);
+	char *word = key ? strtok_r(NULL, blanks, &rest) : NULL;
 	if (name == NULL || name[0] == '#')
 		return 0;
 	bool admin = word != NULL && strcmp(word, "admin") == 0;

@@ -23,8 +23,8 @@ struct identity_keys {
 };
 
 /*
- * Reads a file of lines `NAME KEY`, or `NAME KEY admin` for an administrator's; blank lines and those that begin with # are skipped. Others than its owner must not be able to
- * read it. file NULL: no keys. 0, or -EINVAL or -errno with file and line.
+ * Reads a file of lines `NAME KEY`, or `NAME KEY admin` for an administrator's; blank lines and those that begin with # are skipped.
+ * Others than its owner must not be able to read it. file NULL: no keys. 0, or -EINVAL or -errno with file and line.
  */
 int identity_load(struct identity_keys *k, const char *file, struct err *e);
 void identity_done(struct identity_keys *k);

@@ -78,14 +78,23 @@ static int read_sampling(const json_t *body, bool chat, uint32_t context, struct
 static int refuse_unsupported(const json_t *body, struct err *e)
 {
 	const json_t *v;
-	static const char *const lists[] = {"tools", "functions", "audio", "prediction", "suffix"};
-	for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
-		if (given(body, lists[i], &v) && !(json_is_array(v) && json_array_size(v) == 0) && !(json_is_string(v) && !json_string_length(v)))
-			return err_set(e, -ENOTSUP, "field `%s` is not supported", lists[i]);
+	static const char *const names[] = {"tools", "functions", "audio", "prediction", "suffix"};
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+		bool empty = !given(body, names[i], &v) || (json_is_array(v) && json_array_size(v) == 0) ||
+			     (json_is_string(v) && json_string_length(v) == 0);
+		if (!empty)
+			return err_set(e, -ENOTSUP, "field `%s` is not supported", names[i]);
+	}
 	if (given(body, "response_format", &v)) {
 		const char *type = json_string_value(json_object_get(v, "type"));
 		if (type == NULL || strcmp(type, "text") != 0)
-			return err_set(e, -ENOTSUP, "field `response_format`: only {\"type\":\"text\"}: there are no grammars here to hold an answer to JSON");
+			return err_set(e, -ENOTSUP, "field `response_format`: only {\"type\":\"text\"} is supported: falcond has no grammars "
+						    "that hold an answer to JSON");
+	}
+	if (given(body, "best_of", &v)) {
+		json_int_t n = json_integer_value(json_object_get(body, "n"));
+		if (!json_is_integer(v) || json_integer_value(v) > (n > 1 ? n : 1))
+			return err_set(e, -ENOTSUP, "field `best_of`: as many answers are computed as `n` says, and all of them told");
 	}
 	return 0;
 }

@@ -305,6 +305,10 @@ class OpenAI(unittest.TestCase):
                 e = caught.exception
                 self.assertEqual((e.status_code, e.type, e.code, e.param), (400, "invalid_request_error", "unsupported", field))
                 self.assertIn(f"field `{field}`", e.message)
+        with self.assertRaises(openai.BadRequestError) as caught:
+            self.client.completions.create(model="any", prompt=PROMPT, n=2, best_of=3)
+        self.assertEqual((caught.exception.code, caught.exception.param), ("unsupported", "best_of"))
+        self.assertEqual(len(self.client.completions.create(model="any", prompt=PROMPT, n=2, best_of=2, max_tokens=1).choices), 2)
         text = self.client.chat.completions.create(model="any", messages=[{"role": "user", "content": "x"}], max_tokens=1,
                                                    response_format={"type": "text"})
         self.assertEqual(text.usage.completion_tokens, 1)
