@@ -88,12 +88,12 @@ static int resume(struct chat *c)
 
 static void forget(struct chat *c)
 {
-	if (c->run.session[0] != '\0' && c->name == NULL)
+	if (c->run.session[0] != '\0')
 		falcon_drop(c->f, c->run.session, NULL, NULL);
 	c->run = (struct falcon_run){0};
 }
 
-static const char help_text[] = "/new begins anew, /quit or Ctrl-D ends, Ctrl-C stops an answer. A line that ends with \\ goes on.\n";
+static const char help_text[] = "/new drops the conversation and begins anew, /quit or Ctrl-D ends, Ctrl-C stops an answer. A line that ends with \\ goes on.\n";
 
 /* A message from the terminal: lines joined where they end with a backslash. NULL: the end. */
 static char *read_message(struct lines *lines)
@@ -174,7 +174,8 @@ static int chat(const struct arguments *a)
 	console_end_line();
 	if (c.f != NULL) {
 		falcon_watch(c.f, -1, 0);
-		forget(&c);
+		if (c.name == NULL)
+			forget(&c);
 	}
 	falcon_close(c.f);
 	buf_done(&prompt);
@@ -185,8 +186,8 @@ const struct command command_chat = {
 	.name = "chat",
 	.synopsis = "[MESSAGE]",
 	.help = "Talks with the model by its chat template",
-	.details = "On a terminal, a conversation with line editing and a history: /new begins anew, /quit or Ctrl-D ends, Ctrl-C stops an\n"
-		   "answer. With a message as argument or on standard input, one answer.",
+	.details = "On a terminal, a conversation with line editing and a history: /new drops it and begins anew, /quit or Ctrl-D ends,\n"
+		   "Ctrl-C stops an answer. With a message as argument or on standard input, one answer.",
 	.options = options,
 	.n_options = sizeof options / sizeof *options,
 	.max_positional = 1,

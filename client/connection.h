@@ -31,6 +31,9 @@ int client_call(struct falcon *f, const char *op, json_t *request, json_t **ret,
 /* The reply is not what the protocol says: fills e and returns -1. */
 int client_bad_reply(struct falcon *f, const char *op, struct falcon_error *e);
 
+/* A session's name as JSON takes it. 0, or -1 with e: it is not UTF-8. */
+int client_check_name(const char *session, struct falcon_error *e);
+
 struct client_results *client_results(struct falcon *f);
 
 /* The fields of a request as a new object without request_id, or NULL with the first error that a setter met. r may be NULL. */

@@ -31,8 +31,9 @@ bool console_broken(void);                           /* the reader of standard o
 void console_end_line(void);                         /* on a terminal: a newline if the last line has none */
 
 /*
- * The terminal as it shows text. What the daemon says, and what it is told, is UTF-8: console_locale() has the C library take text for that,
- * and is called before the others. Widths are in columns: 2 for most characters of Chinese and for emoji, 0 for what joins another.
+ * The terminal as it shows text. What the daemon says, and what it is told, is UTF-8: console_locale() has the C library take text for
+ * that, and is called before the others. Widths are in columns: 2 for most characters of Chinese and for emoji, 0 for what joins
+ * another.
  */
 void console_locale(void);
 unsigned console_columns(int fd); /* of the terminal that fd is; 80 if it does not say */

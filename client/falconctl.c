@@ -107,7 +107,9 @@ int command_stream(struct falcon *f, struct falcon_run *run)
 	falcon_cancel(f, run->session, &run->cursor, NULL);
 	if (console_signal())
 		return COMMAND_SIGNAL + console_signal();
-	return console_broken() ? COMMAND_OK : command_fail(&e);
+	if (console_broken())
+		return COMMAND_OK;
+	return e.code[0] ? command_fail(&e) : COMMAND_FAILED; /* it has been said why nothing can be written */
 }
 
 int command_show(const struct arguments *a, int (*ask)(struct falcon *f, const char **ret_json, struct falcon_error *e),

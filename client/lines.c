@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * libedit edits the line. What it leaves to its caller is what a terminal's new size does to a line that is being typed: characters are
- * read here, so that a signal that interrupts the reading can be answered by taking the size and drawing the line again. Whether a terminal
- * has folded the old line anew nobody tells; only the rows that are the line's in either case are cleared.
+ * libedit edits the line. What it leaves to its caller is what a terminal's new size does to a line that is being typed: characters
+ * are read here, so that a signal that interrupts the reading can be answered by taking the size and drawing the line again. Whether
+ * a terminal has folded the old line anew nobody tells; only the rows that are the line's in either case are cleared.
  */
 #include "client/lines.h"
 

@@ -164,9 +164,12 @@ int falcon_add_stop(struct falcon_request *r, const char *text, size_t length, s
 
 int falcon_add_message(struct falcon_request *r, const char *role, const char *text, size_t length, struct falcon_error *e)
 {
-	json_t *s = json_stringn(text, length);
-	return s == NULL ? not_utf8(r, "messages", e)
-			 : json_array_append_new(container(r, "messages", json_array), json_pack("{s:s,s:o}", "role", role, "content", s));
+	json_t *s = json_stringn(text, length), *name = json_string(role);
+	if (s != NULL && name != NULL)
+		return json_array_append_new(container(r, "messages", json_array), json_pack("{s:o,s:o}", "role", name, "content", s));
+	json_decref(s);
+	json_decref(name);
+	return not_utf8(r, "messages", e);
 }
 
 int falcon_add_bias(struct falcon_request *r, int32_t id, double bias, struct falcon_error *e)

@@ -58,6 +58,8 @@ static int start(struct private *p, const struct arguments *a)
 	snprintf(p->url, sizeof p->url, "ipc://%s/socket", p->folder);
 	snprintf(p->log, sizeof p->log, "%s/log", p->folder);
 	p->pid = fork();
+	if (p->pid < 0)
+		console_say("cannot start falcond: %s", strerror(errno));
 	if (p->pid != 0)
 		return p->pid < 0 ? -1 : 0;
 	setpgid(0, 0); /* Ctrl-C is for falconctl, which ends the run first */

@@ -79,13 +79,14 @@ static int score_request(struct scoring *s, struct falcon_request *r, uint32_t s
 	return rc;
 }
 
+/* ids: instead of the text, or NULL. */
 static int score_whole(struct scoring *s, const struct buf *text, const struct ids *ids)
 {
 	struct falcon_request *r = falcon_request_new();
 	struct falcon_error e;
 	uint32_t n_tokens = 0;
 	int rc = COMMAND_OK;
-	if (ids->length > 0)
+	if (ids != NULL)
 		falcon_set_ids(r, "ids", ids->data, ids->length, NULL);
 	else if (falcon_set_text(r, "prompt", text->data, text->length, &e) < 0)
 		rc = command_fail(&e);
@@ -152,11 +153,10 @@ static int score_input(struct scoring *s, const struct arguments *a, const struc
 		console_say("cannot write %s: %s", file, strerror(errno));
 		return COMMAND_FAILED;
 	}
-	int rc = COMMAND_OK;
-	if (chunk > 0 && !options_has(a, "ids"))
-		rc = tokenize(s->f, text, ids);
+	bool given = options_has(a, "ids");
+	int rc = chunk > 0 && !given ? tokenize(s->f, text, ids) : COMMAND_OK;
 	if (rc == COMMAND_OK)
-		rc = chunk > 0 ? score_chunks(s, ids, chunk) : score_whole(s, text, ids);
+		rc = chunk > 0 ? score_chunks(s, ids, chunk) : score_whole(s, text, given ? ids : NULL);
 	if (s->logits != NULL && fclose(s->logits) != 0 && rc == COMMAND_OK) {
 		console_say("cannot write %s: %s", file, strerror(errno));
 		rc = COMMAND_FAILED;

@@ -8,6 +8,13 @@
 #include "base/base64.h"
 #include "client/connection.h"
 
+int client_check_name(const char *session, struct falcon_error *e)
+{
+	json_t *name = json_string(session);
+	json_decref(name);
+	return name != NULL ? 0 : client_error(e, "bad_request", "the session's name is not UTF-8");
+}
+
 /* The count of that name, 0 .. 2^32-1. 0 or -1. */
 static int count_of(const json_t *reply, const char *name, uint32_t *ret)
 {
@@ -54,7 +61,7 @@ int falcon_generate(struct falcon *f, struct falcon_request *r, struct falcon_ru
 int falcon_append(struct falcon *f, const char *session, uint32_t at, struct falcon_request *r, struct falcon_run *ret,
 		  struct falcon_error *e)
 {
-	json_t *request = client_fields(r, e);
+	json_t *request = client_check_name(session, e) == 0 ? client_fields(r, e) : NULL;
 	if (request == NULL)
 		return -1;
 	json_object_set_new(request, "session", json_string(session));
@@ -166,13 +173,13 @@ static int tokens_of(struct falcon *f, const json_t *reply, struct falcon_piece 
 int falcon_next(struct falcon *f, const char *session, uint32_t *cursor, uint32_t wait_ms, struct falcon_piece *ret,
 		struct falcon_error *e)
 {
-	json_t *reply, *request = json_pack("{s:s,s:I,s:I}", "session", session, "cursor", (json_int_t)*cursor, "wait_ms",
-					    (json_int_t)wait_ms);
 	struct falcon_piece piece = {.text = "", .first = *cursor};
 	uint32_t behind;
-	if (request == NULL)
-		return client_error(e, "bad_request", "the session's name is not UTF-8");
-	if (client_call(f, "next", request, &reply, e) < 0)
+	json_t *reply;
+	if (client_check_name(session, e) < 0)
+		return -1;
+	if (client_call(f, "next", json_pack("{s:s,s:I,s:I}", "session", session, "cursor", (json_int_t)*cursor, "wait_ms",
+					     (json_int_t)wait_ms), &reply, e) < 0)
 		return -1;
 	const json_t *done = json_object_get(reply, "done"), *finish = json_object_get(reply, "finish");
 	bool generates = json_is_array(json_object_get(reply, "ids"));
@@ -192,10 +199,9 @@ int falcon_next(struct falcon *f, const char *session, uint32_t *cursor, uint32_
 /* An operation that has a session's name and nothing else. */
 static int call_on(struct falcon *f, const char *op, const char *session, json_t **ret, struct falcon_error *e)
 {
-	json_t *request = json_pack("{s:s}", "session", session);
-	if (request == NULL)
-		return client_error(e, "bad_request", "the session's name is not UTF-8");
-	return client_call(f, op, request, ret, e);
+	if (client_check_name(session, e) < 0)
+		return -1;
+	return client_call(f, op, json_pack("{s:s}", "session", session), ret, e);
 }
 
 int falcon_cancel(struct falcon *f, const char *session, uint32_t *ret_cursor, struct falcon_error *e)
@@ -226,7 +232,7 @@ int falcon_drop(struct falcon *f, const char *session, bool *ret_dropped, struct
 
 int falcon_fork(struct falcon *f, const char *session, struct falcon_request *r, struct falcon_run *ret, struct falcon_error *e)
 {
-	json_t *reply, *request = client_fields(r, e);
+	json_t *reply, *request = client_check_name(session, e) == 0 ? client_fields(r, e) : NULL;
 	struct falcon_run run = {0};
 	if (request == NULL)
 		return -1;

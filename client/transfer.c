@@ -31,7 +31,7 @@ int falcon_export(struct falcon *f, const char *session, bool pages, int (*take)
 {
 	struct falcon_request *r = falcon_request_new();
 	json_int_t offset = 0;
-	int rc = 0;
+	int rc = client_check_name(session, e);
 	for (bool last = false; rc == 0 && !last;) {
 		json_t *reply;
 		rc = call_when_ready(f, "export", json_pack("{s:s,s:s,s:I,s:b}", "session", session, "request_id", client_request_id(r),
@@ -75,7 +75,7 @@ int falcon_import(struct falcon *f, const char *session, ptrdiff_t (*give)(void 
 	size_t most = (falcon_hello(f)->message - 1024) / 4 * 3;
 	uint8_t *bytes = xmalloc(most);
 	json_int_t offset = 0;
-	int rc = 0;
+	int rc = session ? client_check_name(session, e) : 0;
 	for (bool last = false; rc == 0 && !last;) {
 		ptrdiff_t n = give(arg, bytes, most);
 		struct buf text = {0};
