@@ -91,16 +91,16 @@ int command_stream(struct falcon *f, struct falcon_run *run)
 	struct falcon_error e = {0};
 	struct falcon_piece piece = {0};
 	uint32_t n = 0;
+	bool written = true;
 	console_watch(f);
-	while (!piece.done) {
+	while (written && !piece.done) {
 		if (falcon_next(f, run->session, &run->cursor, command_wait_ms(n), &piece, &e) < 0)
 			break;
 		n += (uint32_t)piece.n_ids;
 		command_reading(&piece, run->n_given);
-		if (console_write(piece.text, piece.text_length) < 0)
-			break;
+		written = console_write(piece.text, piece.text_length) == 0;
 	}
-	if (piece.done)
+	if (written && piece.done)
 		return strcmp(piece.finish, "error") == 0 ? COMMAND_FAILED : COMMAND_OK;
 	console_progress(NULL);
 	falcon_watch(f, -1, 0);
