@@ -19,7 +19,7 @@ static const struct option_info options[] = {
 	{"session", "NAME", OPTION_NO_FIELD, "go on with the session of that name, or begin it; it stays in the daemon"},
 	{"system", "TEXT", OPTION_NO_FIELD, "the system message of a conversation that begins"},
 	{"template", "NAME", IPC_F_TEMPLATE, "chat template; without it the model's own"},
-	{"n", "N", IPC_F_N, "tokens of an answer at most"},
+	{"n", "N", IPC_F_N, "tokens of an answer at most; without it the context's"},
 	OPTIONS_SAMPLING,
 };
 

@@ -76,6 +76,7 @@ int options_fields(const struct arguments *a, struct falcon_request *r); /* thos
 int options_count(const struct arguments *a, const char *name, uint32_t low, uint32_t high, uint32_t *ret); /* absent: untouched */
 void options_help(const struct command *c);
 const char *options_meaning(const struct option_info *o); /* its help, or its field's */
+const char *options_default(const struct option_info *o); /* its field's; NULL: none, or its own help says what holds without it */
 int options_refuse(const char *format, ...) __attribute__((format(printf, 1, 2))); /* says so; COMMAND_USAGE */
 extern const struct option_info common_options[];
 extern const unsigned n_common_options;

@@ -198,17 +198,23 @@ const char *options_meaning(const struct option_info *o)
 	return o->help ? o->help : ipc_fields[o->field].help;
 }
 
+const char *options_default(const struct option_info *o)
+{
+	const struct ipc_field_info *f = o->help == NULL ? &ipc_fields[o->field] : NULL;
+	return f != NULL && f->type != IPC_BOOL ? f->fallback : NULL;
+}
+
 static void print_options(const struct option_info *options, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++) {
 		const struct option_info *o = &options[i];
-		const struct ipc_field_info *f = o->field == OPTION_NO_FIELD ? NULL : &ipc_fields[o->field];
+		const char *fallback = options_default(o);
 		char left[64];
 		snprintf(left, sizeof left, "%s%s%s%s", o->name[1] ? "--" : "-", o->name, o->argument ? " " : "",
 			 o->argument ? o->argument : "");
 		printf("  %-22s %s", left, options_meaning(o));
-		if (f != NULL && f->fallback != NULL && f->type != IPC_BOOL)
-			printf(" [%s]", f->fallback);
+		if (fallback != NULL)
+			printf(" [%s]", fallback);
 		printf("\n");
 	}
 }

@@ -104,7 +104,7 @@ static void print_options(FILE *out, const struct option_info *options, unsigned
 {
 	for (unsigned i = 0; i < n; i++) {
 		const struct option_info *o = &options[i];
-		const struct ipc_field_info *f = o->field == OPTION_NO_FIELD ? NULL : &ipc_fields[o->field];
+		const char *fallback = options_default(o);
 		fputs(".TP\n", out);
 		roff_words(out, o->name[1] ? "--" : "-", o->name[1] ? 2 : 1, true);
 		roff_words(out, o->name, strlen(o->name), true);
@@ -112,8 +112,8 @@ static void print_options(FILE *out, const struct option_info *options, unsigned
 			fprintf(out, " \\fI%s\\fR", o->argument);
 		fputc('\n', out);
 		roff_sentence(out, options_meaning(o));
-		if (f != NULL && f->fallback != NULL && f->type != IPC_BOOL)
-			fprintf(out, "The default is %s.\n", f->fallback);
+		if (fallback != NULL)
+			fprintf(out, "The default is %s.\n", fallback);
 	}
 }
 
