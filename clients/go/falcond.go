@@ -16,6 +16,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"maps"
 	"math"
 	"os"
 	"strings"
@@ -54,7 +55,7 @@ type Message struct {
 	Content string `json:"content"`
 }
 
-// Prompt is what a run begins with: Text, IDs or Conversation.
+// Prompt is what a run begins with: Text, IDs or Conversation; its zero value is none: Append goes on where the run ended.
 type Prompt struct {
 	field string
 	value any
@@ -103,9 +104,7 @@ func (c *Client) Close() error { return c.socket.Close() }
 // Call asks for any operation and fills reply, a pointer or nil. What falcond refuses is an *Error.
 func (c *Client) Call(op string, fields Options, reply any) error {
 	request := Options{"op": op}
-	for name, value := range fields {
-		request[name] = value
-	}
+	maps.Copy(request, fields)
 	bytes, err := json.Marshal(request)
 	if err != nil {
 		return err
@@ -190,21 +189,21 @@ func requestID() string {
 	return hex.EncodeToString(id[:])
 }
 
-func with(o Options, more Options) Options {
+// fields of a request: the prompt's, and more, which win over the options.
+func fields(p Prompt, o Options, more Options) Options {
 	all := Options{}
-	for name, value := range o {
-		all[name] = value
+	if p.field != "" {
+		all[p.field] = p.value
 	}
-	for name, value := range more {
-		all[name] = value
-	}
+	maps.Copy(all, o)
+	maps.Copy(all, more)
 	return all
 }
 
 // Generate starts a session.
 func (c *Client) Generate(p Prompt, o Options) (*Run, error) {
 	run := &Run{client: c}
-	return run, c.Call("generate", with(o, Options{"request_id": requestID(), p.field: p.value}), run)
+	return run, c.Call("generate", fields(p, o, Options{"request_id": requestID()}), run)
 }
 
 // Pieces streams the run from where it was read last to its end.
@@ -238,13 +237,13 @@ func (r *Run) Text() (string, error) {
 // Append goes on with more text, once the run is over; options that are left out stay as they were.
 func (r *Run) Append(p Prompt, o Options) error {
 	r.Finish = ""
-	return r.client.Call("append", with(o, Options{"session": r.Session, "at": r.Cursor, p.field: p.value}), r)
+	return r.client.Call("append", fields(p, o, Options{"session": r.Session, "at": r.Cursor}), r)
 }
 
 // Fork is a second session with the same tokens, sharing what is computed.
 func (r *Run) Fork(o Options) (*Run, error) {
 	twin := &Run{client: r.client}
-	return twin, r.client.Call("fork", with(o, Options{"session": r.Session, "request_id": requestID()}), twin)
+	return twin, r.client.Call("fork", fields(Prompt{}, o, Options{"session": r.Session, "request_id": requestID()}), twin)
 }
 
 func (r *Run) Cancel() error { return r.client.Call("cancel", Options{"session": r.Session}, nil) }
@@ -256,7 +255,7 @@ func (c *Client) readWhole(op string, p Prompt, o Options, take func(reply json.
 		Session string
 		NTokens int `json:"n_tokens"`
 	}
-	if err := c.Call(op, with(o, Options{"request_id": requestID(), p.field: p.value}), &made); err != nil {
+	if err := c.Call(op, fields(p, o, Options{"request_id": requestID()}), &made); err != nil {
 		return 0, err
 	}
 	defer c.Call("drop", Options{"session": made.Session}, nil)

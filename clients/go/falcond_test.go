@@ -53,6 +53,14 @@ func TestARunStreamsGoesOnAndForks(t *testing.T) {
 	if same := must(again.Text())(t); same != text {
 		t.Fatalf("%q instead of %q", same, text)
 	}
+	half := must(c.Generate(Text(prompt), Options{"n": 10, "seed": 3, "ignore_eos": true}))(t)
+	begun := must(half.Text())(t)
+	if err := half.Append(Prompt{}, Options{"n": 10}); err != nil {
+		t.Fatal(err)
+	}
+	if same := begun + must(half.Text())(t); same != text {
+		t.Fatalf("%q instead of %q", same, text)
+	}
 	twin := must(run.Fork(nil))(t)
 	for _, r := range []*Run{run, twin} {
 		if err := r.Append(Text(" And"), Options{"n": 10}); err != nil {
@@ -62,7 +70,7 @@ func TestARunStreamsGoesOnAndForks(t *testing.T) {
 	if a, b := must(run.Text())(t), must(twin.Text())(t); a != b || a == "" {
 		t.Fatalf("%q and %q", a, b)
 	}
-	for _, r := range []*Run{run, again, twin} {
+	for _, r := range []*Run{run, again, half, twin} {
 		if err := r.Drop(); err != nil {
 			t.Fatal(err)
 		}

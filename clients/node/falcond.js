@@ -20,10 +20,10 @@ const REPLIER = 0x31;
 const HEAD = 9; // of a frame over ipc: a byte 1, then the length as 64 bits, big endian
 const ID_BYTES = 4;
 
-/** What falcond refused. code: as in docs/PROTOCOL.md, such as "no_session". */
+/** What falcond refused. code: as in docs/PROTOCOL.md, such as "no_session"; hint: what would be right, or "". */
 export class FalcondError extends Error {
   constructor({ code, message, hint }) {
-    super(message);
+    super(hint ? `${message} (${hint})` : message);
     Object.assign(this, { name: "FalcondError", code, hint });
   }
 }
@@ -55,7 +55,9 @@ export class Falcond {
 
   /** Any operation of the protocol. Rejects with FalcondError. */
   call(op, fields = {}) {
-    const id = this.#next++;
+    if (this.#closed) return Promise.reject(new Error("the connection was closed"));
+    const id = this.#next;
+    this.#next = (id % 0x7fffffff) + 1;
     const body = Buffer.from(JSON.stringify({ op, ...fields }));
     const message = Buffer.alloc(HEAD + ID_BYTES + body.length);
     message[0] = 1;

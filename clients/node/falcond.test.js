@@ -19,6 +19,9 @@ test("a run streams, goes on and forks", async () => {
   assert.deepEqual([ids, run.finish], [20, "length"]);
   const again = await falcon.generate(PROMPT, options);
   assert.equal(await again.text(), text);
+  const half = await falcon.generate(PROMPT, { ...options, n: 10 }), begun = await half.text();
+  assert.equal(begun + await (await half.append(null, { n: 10 })).text(), text);
+  await half.drop();
   const twin = await run.fork();
   await Promise.all([run, twin].map((r) => r.append(" And", { n: 10 })));
   assert.equal(await run.text(), await twin.text());
@@ -60,6 +63,13 @@ test("an embedding is that of the text's tokens", async () => {
 
 test("what is refused has a code", async () => {
   await assert.rejects(falcon.call("next", { session: "nobody", cursor: 0 }), (e) => e instanceof FalcondError && e.code === "no_session");
+});
+
+test("a connection that was closed is told so", async () => {
+  const closed = new Falcond();
+  await closed.status();
+  closed.close();
+  await assert.rejects(closed.status(), /closed/);
 });
 
 test("a killed engine costs no token", async () => {

@@ -169,7 +169,7 @@ class Run:
 
 
 class Falcond:
-    """A connection. url: $FALCOND_SOCKET, else the system's. timeout: seconds that one reply is waited for, None: for ever."""
+    """A connection, for one thread at a time. url: $FALCOND_SOCKET, else the system's. timeout: seconds that one reply is waited for, None: for ever."""
 
     def __init__(self, url: Optional[str] = None, timeout: Optional[float] = 60) -> None:
         self._socket = _socket(url, timeout)

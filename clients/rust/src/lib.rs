@@ -19,6 +19,8 @@ use nng::{Protocol, Socket};
 use serde::de::DeserializeOwned;
 use serde::Deserialize;
 use serde_json::{json, Map, Value};
+use std::cell::Cell;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 pub const DEFAULT_URL: &str = "ipc:///run/falcond/falcond.sock";
@@ -59,8 +61,10 @@ impl From<serde_json::Error> for Error {
     }
 }
 
-/// What a run begins with: a text, token ids, or the messages of a conversation as (role, content).
+/// What a run begins with: a text, token ids, or the messages of a conversation as (role, content). Nothing: `append` goes on where
+/// the run ended.
 pub enum Prompt {
+    Nothing,
     Text(String),
     Ids(Vec<i32>),
     Conversation(Vec<(String, String)>),
@@ -75,6 +79,7 @@ impl From<&str> for Prompt {
 impl Prompt {
     fn put(self, request: &mut Map<String, Value>) {
         let (field, value) = match self {
+            Prompt::Nothing => return,
             Prompt::Text(text) => ("prompt", json!(text)),
             Prompt::Ids(ids) => ("ids", json!(ids)),
             Prompt::Conversation(messages) => {
@@ -139,9 +144,10 @@ struct Started {
     n_given: Option<u32>, // a fork does not tell it
 }
 
-/// A connection.
+/// A connection, for one thread at a time: a question that another thread asks meanwhile would be in the place of the first.
 pub struct Client {
     socket: Socket,
+    _not_shared: PhantomData<Cell<()>>,
 }
 
 fn fields(value: Value) -> Map<String, Value> {
@@ -172,7 +178,7 @@ impl Client {
         socket.set_opt::<RecvTimeout>(Some(Duration::from_secs(60)))?;
         socket.set_opt::<SendTimeout>(Some(Duration::from_secs(60)))?;
         socket.dial(url)?;
-        Ok(Client { socket })
+        Ok(Client { socket, _not_shared: PhantomData })
     }
 
     /// Any operation of the protocol. `more` is an object with its fields.
@@ -259,7 +265,8 @@ impl Client {
     }
 }
 
-/// A run of a session, and its pieces by iteration. Reading again begins where the last reading ended.
+/// A run of a session, and its pieces by iteration. Reading again begins where the last reading ended, after an error too; what falcond
+/// refuses ends it, as `finish` says.
 pub struct Run<'a> {
     client: &'a Client,
     pub session: String,
@@ -321,7 +328,8 @@ impl Iterator for Run<'_> {
                 self.cursor = p.cursor;
                 self.finish = p.finish.clone();
             }
-            Err(_) => self.finish = Some("error".into()),
+            Err(Error::Refused { .. }) => self.finish = Some("error".into()),
+            Err(_) => (), // nobody answered in time: asked again, it goes on where it was
         }
         Some(piece)
     }

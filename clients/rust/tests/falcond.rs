@@ -19,11 +19,15 @@ fn a_run_streams_goes_on_and_forks() {
     assert_eq!((ids, run.finish.as_deref()), (20, Some("length")));
     let mut again = client.generate(PROMPT.into(), options).unwrap();
     assert_eq!(again.text().unwrap(), text);
+    let mut half = client.generate(PROMPT.into(), json!({"n": 10, "seed": 3, "ignore_eos": true})).unwrap();
+    let begun = half.text().unwrap();
+    half.append(Prompt::Nothing, json!({"n": 10})).unwrap();
+    assert_eq!(begun + &half.text().unwrap(), text);
     let mut twin = run.fork().unwrap();
     run.append(" And".into(), json!({"n": 10})).unwrap();
     twin.append(" And".into(), json!({"n": 10})).unwrap();
     assert_eq!(run.text().unwrap(), twin.text().unwrap());
-    for r in [run, again, twin] {
+    for r in [run, again, half, twin] {
         r.drop_session().unwrap();
     }
 }
@@ -72,6 +76,18 @@ fn an_embedding_is_that_of_the_texts_tokens() {
     let ids = client.tokenize(PROMPT).unwrap();
     assert_eq!(client.embed(Prompt::Ids(ids), json!({})).unwrap(), vector);
     assert_ne!(client.embed("Another text".into(), json!({})).unwrap(), vector);
+}
+
+#[test]
+fn reading_ends_with_what_is_refused() {
+    let client = Client::dial(None).unwrap();
+    let mut run = client.generate(PROMPT.into(), json!({"n": 3, "ignore_eos": true})).unwrap();
+    let name = std::mem::replace(&mut run.session, "nobody".into());
+    assert!(matches!(run.next(), Some(Err(Error::Refused { .. }))));
+    assert!(run.next().is_none());
+    (run.session, run.finish) = (name, None);
+    assert_eq!(run.by_ref().map(|piece| piece.unwrap().ids.len()).sum::<usize>(), 3);
+    run.drop_session().unwrap();
 }
 
 #[test]
