@@ -5,6 +5,7 @@
 srcdir=${srcdir:-.}
 folder=$(mktemp -d)
 falcond=
+. "$srcdir/tests/script/checks.sh"
 FALCOND_SOCKET=ipc://$folder/falcond.sock
 export FALCOND_SOCKET
 trap 'falcond_stop; rm -rf "$folder"' EXIT
@@ -26,29 +27,6 @@ falcond_stop() {
 	kill "$falcond" 2>/dev/null || true
 	wait "$falcond" 2>/dev/null || true
 	falcond=
-}
-
-# Tests count their failures and go on; `finish` ends the script.
-failures=0
-
-ok() { # WHAT COMMAND...: the command succeeds
-	what=$1
-	shift
-	if "$@"; then
-		echo "ok    $what"
-	else
-		echo "FAIL  $what"
-		failures=$((failures + 1))
-	fi
-}
-
-same() { # WHAT EXPECTED GOT
-	if [ "$2" = "$3" ]; then
-		echo "ok    $1"
-	else
-		printf 'FAIL  %s\n      expected: %s\n      got:      %s\n' "$1" "$2" "$3"
-		failures=$((failures + 1))
-	fi
 }
 
 exits() { # WHAT STATUS COMMAND...: its messages are in $folder/said

@@ -4,7 +4,7 @@
 set -u
 srcdir=$(readlink -f "${srcdir:-.}")
 folder=$(mktemp -d)
-failures=0
+. "$srcdir/tests/script/checks.sh"
 
 # A test that cannot run here is skipped, but where FALCON_NO_SKIP is set it has to run.
 skip() { # REASON
@@ -14,26 +14,6 @@ skip() { # REASON
 	fi
 	echo "skipped: $1"
 	exit 77
-}
-
-ok() { # WHAT COMMAND...: the command succeeds
-	local what=$1
-	shift
-	if "$@"; then
-		echo "ok    $what"
-	else
-		echo "FAIL  $what"
-		failures=$((failures + 1))
-	fi
-}
-
-same() { # WHAT EXPECTED GOT
-	if [ "$2" = "$3" ]; then
-		echo "ok    $1"
-	else
-		printf 'FAIL  %s\n      expected: %s\n      got:      %s\n' "$1" "$2" "$3"
-		failures=$((failures + 1))
-	fi
 }
 
 install_into() { # FOLDER
