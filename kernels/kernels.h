@@ -36,6 +36,7 @@ struct kernels_matrix {
  *	q   int8  [ceil(n/g)][cols/32][8 column groups][g tokens][4 columns]
  *	d   float [ceil(n/g)][cols/32][g tokens]
  *	sum int16 [ceil(n/g)][cols/32][g tokens][2]: sum of q over columns 0,1 mod 4, and over columns 2,3 mod 4
+ *	dsum float [ceil(n/g)][cols/32][g tokens]: d times the sum of q, what a block's minimum is multiplied with
  * Codes of tokens beyond n in the last group are zero. A single token is a group of its own: among three lanes of zeros its codes
  * would fill the first-level cache, past which the weights stream.
  */
@@ -43,6 +44,7 @@ struct kernels_activations {
 	int8_t *q;
 	float *d;
 	int16_t *sum;
+	float *dsum;
 	uint32_t cols; /* multiple of 32 */
 	uint32_t n;
 };
@@ -52,7 +54,7 @@ static inline uint32_t kernels_group(uint32_t n)
 	return n == 1 ? 1 : KERNELS_GROUP;
 }
 
-/* Bytes that kernels_place() cuts the three arrays of n tokens from; the memory must be 64-byte aligned. */
+/* Bytes that kernels_place() cuts the four arrays of n tokens from; the memory must be 64-byte aligned. */
 size_t kernels_activation_bytes(uint32_t n, uint32_t cols);
 void kernels_place(struct kernels_activations *a, void *memory, uint32_t n, uint32_t cols);
 

@@ -128,7 +128,7 @@ static size_t bytes_sum(uint32_t n, uint32_t cols) { return round_up(blocks(n, c
 
 size_t kernels_activation_bytes(uint32_t n, uint32_t cols)
 {
-	return bytes_q(n, cols) + bytes_d(n, cols) + bytes_sum(n, cols);
+	return bytes_q(n, cols) + 2 * bytes_d(n, cols) + bytes_sum(n, cols);
 }
 
 void kernels_place(struct kernels_activations *a, void *memory, uint32_t n, uint32_t cols)
@@ -136,7 +136,8 @@ void kernels_place(struct kernels_activations *a, void *memory, uint32_t n, uint
 	uint8_t *at = memory;
 	a->q = (int8_t *)at;
 	a->d = (float *)(void *)(at + bytes_q(n, cols));
-	a->sum = (int16_t *)(void *)(at + bytes_q(n, cols) + bytes_d(n, cols));
+	a->dsum = (float *)(void *)(at + bytes_q(n, cols) + bytes_d(n, cols));
+	a->sum = (int16_t *)(void *)(at + bytes_q(n, cols) + 2 * bytes_d(n, cols));
 	a->cols = cols;
 	a->n = n;
 }

@@ -36,39 +36,41 @@ static bool all_finite(const float *x, size_t n)
 	return true;
 }
 
-/* Codes of columns [column, column + a->cols) of rows [first, first + count); a's memory is theirs. */
-static void quantise(struct block_worker *w, const struct block_input *in, size_t column, uint32_t first, uint32_t count,
-		     struct kernels_activations *a)
+/*
+ * Codes of columns [column, column + cols) of one group's rows [first, first + count). A group's codes stand block by block, so
+ * those of some columns are codes of a narrower input.
+ */
+static void quantise(struct block_worker *w, const struct block_input *in, uint32_t first, uint32_t count, uint32_t column,
+		     uint32_t cols)
 {
 	const struct kernels *k = w->f->k;
-	if (k->quantise(in->x + column, in->ld, first, count, a))
+	uint32_t size = kernels_group(in->n);
+	size_t before = ((size_t)first / size * (in->cols / WEIGHTS_BLOCK) + column / WEIGHTS_BLOCK) * size;
+	struct kernels_activations a = {.q = in->codes.q + before * WEIGHTS_BLOCK, .d = in->codes.d + before,
+		.sum = in->codes.sum + before * 2, .dsum = in->codes.dsum + before, .cols = cols, .n = size};
+	float *x = in->x + first * in->ld + column;
+	if (k->quantise(x, in->ld, 0, count, &a))
 		return;
-	for (uint32_t t = first; t < first + count; t++) {
-		float *row = in->x + t * in->ld + column;
-		if (all_finite(row, a->cols))
+	for (uint32_t t = 0; t < count; t++) {
+		float *row = x + t * in->ld;
+		if (all_finite(row, cols))
 			continue;
-		block_fail(w->f, in->owner[t]);
-		memset(row, 0, a->cols * sizeof *row);
+		block_fail(w->f, in->owner[first + t]);
+		memset(row, 0, cols * sizeof *row);
 	}
 	/* The neighbours in the group belong to others: what they get must not depend on the row that failed. */
-	CHECK(k->quantise(in->x + column, in->ld, first, count, a));
+	CHECK(k->quantise(x, in->ld, 0, count, &a));
 }
 
 void block_quantise(struct block_worker *w, struct block_input *in, uint32_t first, uint32_t count)
 {
-	quantise(w, in, 0, first, count, &in->codes);
+	quantise(w, in, first, count, 0, in->cols);
 }
 
-/* The codes of one group stand block by block: those of some columns are codes of a narrower input. */
 void block_quantise_columns(struct block_worker *w, struct block_input *in, uint32_t first, uint32_t count)
 {
-	size_t before = (size_t)first / WEIGHTS_BLOCK * kernels_group(in->n);
-	struct kernels_activations a = in->codes;
-	a.q += before * WEIGHTS_BLOCK;
-	a.d += before;
-	a.sum += before * 2;
-	a.cols = count;
-	quantise(w, in, first, 0, in->n, &a);
+	for (uint32_t t = 0; t < in->n; t += KERNELS_GROUP)
+		quantise(w, in, t, in->n - t < KERNELS_GROUP ? in->n - t : KERNELS_GROUP, first, count);
 }
 
 void block_norm_row(const struct forward *f, const float *weight, const float *bias, uint32_t row, float *out)
@@ -124,22 +126,15 @@ static void place_token(struct forward *f, uint32_t layer, uint32_t t, struct sh
 	}
 }
 
-/* Pieces are rows; where there are few, some heads of a row. Behind them come the groups whose codes are to be made. */
-void block_run_place(struct block_worker *w, uint32_t layer, const struct block_product *made)
+/* Pieces are rows; where there are few, some heads of a row. */
+void block_run_place(struct block_worker *w, uint32_t layer)
 {
 	struct forward *f = w->f;
 	const struct weights_hparams *hp = &f->model->hp;
-	uint32_t cuts = f->n_rows < 2 * w->team->n ? w->team->n : 1, places = f->n_rows * cuts, groups = 0;
-	if (made != NULL && made->codes && !block_one_group(made->into))
-		groups = (f->n_rows + KERNELS_GROUP - 1) / KERNELS_GROUP;
-	for (uint32_t piece; (piece = team_take(w->team)) < places + groups;) {
-		if (piece < places) {
-			uint32_t cut = piece % cuts;
-			place_token(f, layer, piece / cuts, share_of(hp->n_head, cut, cuts), share_of(hp->n_kv_head, cut, cuts));
-		} else {
-			uint32_t first = (piece - places) * KERNELS_GROUP, left = f->n_rows - first;
-			block_quantise(w, made->into, first, left < KERNELS_GROUP ? left : KERNELS_GROUP);
-		}
+	uint32_t cuts = f->n_rows < 2 * w->team->n ? w->team->n : 1;
+	for (uint32_t piece; (piece = team_take(w->team)) < f->n_rows * cuts;) {
+		uint32_t cut = piece % cuts;
+		place_token(f, layer, piece / cuts, share_of(hp->n_head, cut, cuts), share_of(hp->n_kv_head, cut, cuts));
 	}
 	block_barrier(w);
 }
@@ -182,7 +177,7 @@ void block_run_attend(struct block_worker *w, uint32_t layer)
 	struct forward *f = w->f;
 	const struct block_layer *b = &f->layers[layer];
 	block_run_product(w, &b->in);
-	block_run_place(w, layer, NULL);
+	block_run_place(w, layer);
 	block_run_attention(w, layer, block_reads_codes(&b->out, &f->o_in));
 	block_run_product(w, &b->out);
 }
@@ -191,7 +186,5 @@ void block_run_mlp(struct block_worker *w, uint32_t layer)
 {
 	const struct block_layer *b = &w->f->layers[layer];
 	block_run_product(w, &b->mlp_in);
-	if (b->mlp_in.codes && !block_one_group(b->mlp_in.into))
-		block_run_codes(w, b->mlp_in.into);
 	block_run_product(w, &b->mlp_out);
 }

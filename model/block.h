@@ -102,7 +102,8 @@ struct forward {
 	float *wide;            /* [wide_ld] queries | keys | values | gate | up */
 	size_t wide_ld, at_q, at_k, at_v, at_gate, at_up;
 	float *queries;         /* [n_kv_head][max_tokens][group][head_dim], scaled */
-	float *sum;             /* [n_embd] output of the block's sums */
+	float *sum;             /* [sum_ld] output of the block's sums */
+	size_t sum_ld;
 	struct block_input attn_in, mlp_in, o_in, down_in, head_in;
 	struct block_layer *layers; /* [n_layer] */
 	struct block_product head; /* out is each member's own */
@@ -179,7 +180,7 @@ bool block_next_piece(struct block_worker *w, const struct block_product *p, uin
 /* Codes of rows [first, first + count) of in. A row that is not finite fails its span and counts as zero from here on. */
 void block_quantise(struct block_worker *w, struct block_input *in, uint32_t first, uint32_t count);
 
-/* Codes of columns [first, first + count), multiples of 32, of all rows of an input of one group. */
+/* Codes of columns [first, first + count), multiples of 32, of all rows. */
 void block_quantise_columns(struct block_worker *w, struct block_input *in, uint32_t first, uint32_t count);
 
 /* out [n_embd] = norm(x) of one row: layer norm with a bias, RMS norm without. */
@@ -202,11 +203,8 @@ void block_run_norm(struct block_worker *w, const float *weight, const float *bi
 void block_run_product(struct block_worker *w, const struct block_product *p);
 void block_run_codes(struct block_worker *w, struct block_input *in);
 
-/*
- * Rotates queries and keys, stores keys and values in the spans' pages, and lays out the scaled queries for attention. Along
- * with it the codes of what the layer's product `made` where they are not made yet (NULL: nothing).
- */
-void block_run_place(struct block_worker *w, uint32_t layer, const struct block_product *made);
+/* Rotates queries and keys, stores keys and values in the spans' pages, and lays out the scaled queries for attention. */
+void block_run_place(struct block_worker *w, uint32_t layer);
 
 /* Fills o_in; with its codes if they are asked for. */
 void block_run_attention(struct block_worker *w, uint32_t layer, bool codes);

@@ -20,8 +20,8 @@ static void plan(struct forward *f, uint32_t layer)
 	block_add_qkv(f, &b->in, l);
 	block_add_part(&b->in, &l->up, l->up_bias, mlp_input(f), f->wide + f->at_up, f->wide_ld);
 	block_plan_side(&b->in, f->o.threads);
-	block_add_part(&b->out, &l->o, l->o_bias, &f->o_in, f->sum, f->model->hp.n_embd);
-	block_add_part(&b->out, &l->down, l->down_bias, &f->down_in, f->sum, f->model->hp.n_embd);
+	block_add_part(&b->out, &l->o, l->o_bias, &f->o_in, f->sum, f->sum_ld);
+	block_add_part(&b->out, &l->down, l->down_bias, &f->down_in, f->sum, f->sum_ld);
 	block_plan_sum(&b->out, f->o.threads);
 	block_activate(&b->in, &f->down_in, &b->out);
 }
@@ -35,7 +35,7 @@ static void layer(struct block_worker *w, uint32_t i)
 	if (f->model->hp.n_norm == 2)
 		block_run_norm(w, l->mlp_norm, l->mlp_norm_bias, &f->mlp_in, block_reads_codes(&b->in, &f->mlp_in));
 	block_run_product(w, &b->in);
-	block_run_place(w, i, &b->in);
+	block_run_place(w, i);
 	block_run_attention(w, i, block_reads_codes(&b->out, &f->o_in));
 	block_run_product(w, &b->out);
 }

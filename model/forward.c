@@ -33,8 +33,8 @@ static size_t place_columns(size_t *end, size_t n)
 }
 
 /*
- * Floats from one row to the next: whole cache lines, and an odd number of them. Dense kernels walk down a column of a dozen rows
- * at a time, which in rows of 4,096 bytes would all want the same eight places of the first-level cache.
+ * Floats from one row to the next: whole cache lines, and an odd number of them. Kernels walk down a column of a dozen rows at a
+ * time, which in rows of 4,096 bytes would all want the same eight places of the first-level cache.
  */
 static size_t spaced(size_t n)
 {
@@ -54,7 +54,8 @@ static void make_activations(struct forward *f)
 	f->x = floats(rows, hp->n_embd);
 	f->wide = floats(rows, f->wide_ld);
 	f->queries = floats(rows, q);
-	f->sum = floats(rows, hp->n_embd);
+	f->sum_ld = spaced(hp->n_embd);
+	f->sum = floats(rows, f->sum_ld);
 	f->row_span = xcalloc(rows, sizeof *f->row_span);
 	f->row_position = xcalloc(rows, sizeof *f->row_position);
 	f->hidden_row = xcalloc(rows, sizeof *f->hidden_row);

@@ -13,12 +13,12 @@ static void plan(struct forward *f, uint32_t layer)
 	struct block_layer *b = &f->layers[layer];
 	block_add_qkv(f, &b->in, l);
 	block_plan_side(&b->in, f->o.threads);
-	block_add_part(&b->out, &l->o, l->o_bias, &f->o_in, f->sum, f->model->hp.n_embd);
+	block_add_part(&b->out, &l->o, l->o_bias, &f->o_in, f->sum, f->sum_ld);
 	block_plan_sum(&b->out, f->o.threads);
 	block_add_part(&b->mlp_in, &l->gate, NULL, &f->mlp_in, f->wide + f->at_gate, f->wide_ld);
 	block_add_part(&b->mlp_in, &l->up, l->up_bias, &f->mlp_in, f->wide + f->at_up, f->wide_ld);
 	block_plan_gated(&b->mlp_in, f->o.threads);
-	block_add_part(&b->mlp_out, &l->down, l->down_bias, &f->down_in, f->sum, f->model->hp.n_embd);
+	block_add_part(&b->mlp_out, &l->down, l->down_bias, &f->down_in, f->sum, f->sum_ld);
 	block_plan_sum(&b->mlp_out, f->o.threads);
 	block_activate(&b->mlp_in, &f->down_in, &b->mlp_out);
 }

@@ -6,8 +6,8 @@
  * Decoding one session is bound by memory, so every moment in which no member reads weights is lost. Three things keep the
  * reads going. Pieces are hundreds of kilobytes. A member's first piece is known beforehand (the others come from the team's
  * counter), so while it waits at a barrier, and others are busy with the few numbers between two matrices, it asks for the
- * beginning of that piece, up to what its second-level cache holds without pain. And the activation and the codes of one
- * group's outputs are made piece by piece, in parallel, and need no phase of their own.
+ * beginning of that piece, up to what its second-level cache holds without pain. And the activation and the codes of the
+ * outputs are made piece by piece, in parallel, and need no phase of their own.
  */
 #include "model/block.h"
 
@@ -206,7 +206,7 @@ static void add_bias(struct block_worker *w, const struct block_part *part, stru
 
 static void quantise_made(struct block_worker *w, const struct block_product *p, struct columns c)
 {
-	if (p->codes && block_one_group(p->into))
+	if (p->codes)
 		block_quantise_columns(w, p->into, (uint32_t)c.first, (uint32_t)c.count);
 }
 

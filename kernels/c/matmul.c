@@ -70,6 +70,7 @@ static void place_codes(struct kernels_activations *a, uint32_t t, uint32_t b, c
 		sum[c % 4 / 2] = (int16_t)(sum[c % 4 / 2] + q[c]);
 	}
 	a->d[block * group + lane] = d;
+	a->dsum[block * group + lane] = d * (float)(sum[0] + sum[1]);
 }
 
 bool quantise_c(const float *x, size_t ldx, uint32_t first, uint32_t count, struct kernels_activations *a)
@@ -98,13 +99,12 @@ static float dot_quantised(const uint8_t *strip, struct matmul_block b, uint32_t
 		size_t block = (size_t)(t / group) * n_blocks + k;
 		const int8_t *q = a->q + block * WEIGHTS_BLOCK * group + lane * 4;
 		float da = a->d[block * group + lane];
-		const int16_t *sum = a->sum + (block * group + lane) * 2;
 		int32_t i = 0;
 		for (uint32_t c = 0; c < WEIGHTS_BLOCK; c++)
 			i += code_at(strip, b, type, r, c) * q[c / 4 * group * 4 + c % 4];
 		acc = fmaf(f32_from_f16(half_at(strip, r)) * da, (float)i, acc);
 		if (b.minima)
-			acc = fmaf(f32_from_f16(half_at(strip + b.minima, r)), da * (float)(sum[0] + sum[1]), acc);
+			acc = fmaf(f32_from_f16(half_at(strip + b.minima, r)), a->dsum[block * group + lane], acc);
 	}
 	return acc;
 }

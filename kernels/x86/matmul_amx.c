@@ -154,17 +154,16 @@ static void unpack(const uint8_t *block, uint32_t type, uint32_t n, struct weigh
 }
 
 /* A block of four tokens, as tokens i to i + 3 of a tile. */
-INLINE void order_group(const int8_t *q, const float *d, const int16_t *sum, uint32_t i, struct tokens *out)
+INLINE void order_group(const int8_t *q, const float *d, const float *dsum, uint32_t i, struct tokens *out)
 {
 	/* The codes are 32 integers [8 column groups][4 tokens]: those of tokens 0 and 1, of tokens 2 and 3. */
 	const __m512i low = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
 	const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(2));
 	__m512i x = _mm512_loadu_si512(q), y = _mm512_loadu_si512(q + 64);
-	__m128i sums = _mm_madd_epi16(_mm_loadu_si128((const __m128i *)(const void *)sum), _mm_set1_epi16(1));
 	_mm512_store_si512(out->codes[i], _mm512_permutex2var_epi32(x, low, y));
 	_mm512_store_si512(out->codes[i + 2], _mm512_permutex2var_epi32(x, high, y));
 	_mm_store_ps(out->scale + i, _mm_loadu_ps(d));
-	_mm_store_ps(out->sum + i, _mm_mul_ps(_mm_loadu_ps(d), _mm_cvtepi32_ps(sums)));
+	_mm_store_ps(out->sum + i, _mm_loadu_ps(dsum));
 }
 
 /* Blocks [first, first + n) of the tile of tokens from t on; groups that are not there are zeros. */
@@ -172,15 +171,14 @@ static void order(const struct kernels_activations *a, uint32_t t, uint32_t firs
 {
 	static const int8_t no_codes[KERNELS_GROUP * WEIGHTS_BLOCK];
 	static const float no_scales[KERNELS_GROUP];
-	static const int16_t no_sums[KERNELS_GROUP * 2];
 	size_t blocks = a->cols / WEIGHTS_BLOCK;
 	for (uint32_t k = 0; k < n; k++, out++)
 		for (uint32_t i = 0; i < TILE; i += KERNELS_GROUP) {
 			size_t at = ((t + i) / KERNELS_GROUP * blocks + first + k) * KERNELS_GROUP;
 			if (t + i < a->n)
-				order_group(a->q + at * WEIGHTS_BLOCK, a->d + at, a->sum + at * 2, i, out);
+				order_group(a->q + at * WEIGHTS_BLOCK, a->d + at, a->dsum + at, i, out);
 			else
-				order_group(no_codes, no_scales, no_sums, i, out);
+				order_group(no_codes, no_scales, no_scales, i, out);
 		}
 }
 

@@ -109,6 +109,7 @@ static bool quantise_alone(const float *x, struct kernels_activations *a)
 		__m256i codes;
 		finite &= codes_of(x + b * WEIGHTS_BLOCK, &codes, &a->d[b]);
 		int32_t sums = sums_of(codes);
+		a->dsum[b] = a->d[b] * (float)((int16_t)sums + (sums >> 16));
 		_mm256_storeu_si256((__m256i *)(void *)(a->q + b * WEIGHTS_BLOCK), codes);
 		memcpy(a->sum + b * 2, &sums, sizeof sums);
 	}
@@ -136,6 +137,8 @@ bool quantise_avx2(const float *x, size_t ldx, uint32_t first, uint32_t count, s
 			interleave(codes, a->q + at * 128);
 			memcpy(a->d + at * KERNELS_GROUP, d, sizeof d);
 			memcpy(a->sum + at * KERNELS_GROUP * 2, sums, sizeof sums);
+			__m128i total = _mm_madd_epi16(_mm_loadu_si128((const __m128i *)(const void *)sums), _mm_set1_epi16(1));
+			_mm_storeu_ps(a->dsum + at * KERNELS_GROUP, _mm_mul_ps(_mm_loadu_ps(d), _mm_cvtepi32_ps(total)));
 		}
 	}
 	return finite;
@@ -255,6 +258,7 @@ struct group {
 	const int8_t *q;
 	const float *d;
 	const int16_t *sum;
+	const float *dsum;
 	uint32_t size; /* kernels_group() */
 };
 
@@ -262,19 +266,14 @@ struct group {
 struct starts {
 	int32_t lanes[KERNELS_GROUP]; /* two 16-bit sums: minus offset times the sums of codes */
 	int32_t back[KERNELS_GROUP];  /* Q5_1: 16 times the sum of codes */
-	float minima[KERNELS_GROUP];  /* the token's scale times the sum of codes */
 };
 
 INLINE void starts_of_group(uint32_t type, struct group a, struct starts *ret)
 {
 	__m128i s = a.size == 1 ? _mm_cvtsi32_si128(int_at(a.sum)) : _mm_loadu_si128((const __m128i *)(const void *)a.sum);
-	__m128i total = _mm_madd_epi16(s, _mm_set1_epi16(1));
-	__m128 d = a.size == 1 ? _mm_load_ss(a.d) : _mm_loadu_ps(a.d);
 	_mm_store_si128((__m128i *)(void *)ret->lanes, _mm_mullo_epi16(s, _mm_set1_epi16((short)-offset_of(type))));
 	if (type == WEIGHTS_Q5_1)
-		_mm_store_si128((__m128i *)(void *)ret->back, _mm_slli_epi32(total, 4));
-	if (matmul_block(type).minima)
-		_mm_store_ps(ret->minima, _mm_mul_ps(d, _mm_cvtepi32_ps(total)));
+		_mm_store_si128((__m128i *)(void *)ret->back, _mm_madd_epi16(s, _mm_set1_epi16(16)));
 	__asm__("" : "+m"(*ret)); /* through memory: broadcasting a load is free, a lane of a register is not */
 }
 
@@ -341,7 +340,7 @@ INLINE void tile(struct source w, uint32_t n, struct group a, const uint32_t tok
 		UNROLL
 		for (int h = 0; h < 2; h++)
 			_mm256_store_ps(f[i][h], more ? _mm256_maskload_ps(out + i * ldo + h * 8, mask[h]) : _mm256_setzero_ps());
-	for (uint32_t k = 0; k < n; k++, a.q += 32 * a.size, a.d += a.size, a.sum += 2 * a.size) {
+	for (uint32_t k = 0; k < n; k++, a.q += 32 * a.size, a.d += a.size, a.sum += 2 * a.size, a.dsum += a.size) {
 		__m256i z[KERNELS_GROUP][2];
 		if (w.packed)
 			touch(w.block, matmul_block(w.type).bytes);
@@ -359,7 +358,7 @@ INLINE void tile(struct source w, uint32_t n, struct group a, const uint32_t tok
 					z[i][h] = _mm256_add_epi32(z[i][h], _mm256_set1_epi32(start.back[i]));
 				__m256 sum = _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(z[i][h]), _mm256_load_ps(f[i][h]));
 				if (minima)
-					sum = _mm256_fmadd_ps(mw, _mm256_broadcast_ss(start.minima + i), sum);
+					sum = _mm256_fmadd_ps(mw, _mm256_broadcast_ss(a.dsum + i), sum);
 				_mm256_store_ps(f[i][h], sum);
 			}
 		}
@@ -377,8 +376,8 @@ INLINE void group_tile(struct source w, uint32_t first, uint32_t n, const struct
 		       size_t ldo, uint32_t rows, bool more)
 {
 	size_t at = (size_t)(t / KERNELS_GROUP) * (a->cols / WEIGHTS_BLOCK) + first;
-	struct group x = {a->q + at * 128, a->d + at * 4, a->sum + at * 8, KERNELS_GROUP};
-	struct group alone = {a->q + (size_t)first * 32, a->d + first, a->sum + (size_t)first * 2, 1};
+	struct group x = {a->q + at * 128, a->d + at * 4, a->sum + at * 8, a->dsum + at * 4, KERNELS_GROUP};
+	struct group alone = {a->q + (size_t)first * 32, a->d + first, a->sum + (size_t)first * 2, a->dsum + first, 1};
 	out += t * ldo;
 	if (kernels_group(a->n) == 1) {
 		tile(w, n, alone, 1, out, ldo, rows, more);

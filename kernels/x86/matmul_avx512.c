@@ -74,21 +74,11 @@ INLINE __m512 halves(const uint8_t *p)
 	return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
 
-/* What is one number a token and block: made for a group in four lanes, then broadcast from memory. */
-struct starts {
-	int32_t integer[TILE]; /* minus offset times the sum of codes */
-	float minima[TILE];    /* the token's scale times that sum */
-};
-
-INLINE void starts_of_group(uint32_t type, const uint32_t size, const float *d, const int16_t *sum, int32_t *integer, float *minima)
+/* What the sums of a group's tokens start from, minus offset times the sum of codes: made in four lanes, then broadcast from memory. */
+INLINE void starts_of_group(const int offset, const uint32_t size, const int16_t *sum, int32_t *start)
 {
-	const struct matmul_block b = matmul_block(type);
-	int offset = type == WEIGHTS_Q8_0 ? 128 : b.offset;
 	__m128i s = size == 1 ? _mm_loadu_si32(sum) : _mm_loadu_si128((const __m128i *)(const void *)sum);
-	if (offset)
-		_mm_store_si128((__m128i *)(void *)integer, _mm_madd_epi16(s, _mm_set1_epi16((short)-offset)));
-	if (b.minima)
-		_mm_store_ps(minima, _mm_mul_ps(size == 1 ? _mm_load_ss(d) : _mm_loadu_ps(d), _mm_cvtepi32_ps(_mm_madd_epi16(s, _mm_set1_epi16(1)))));
+	_mm_store_si128((__m128i *)(void *)start, _mm_madd_epi16(s, _mm_set1_epi16((short)-offset)));
 }
 
 /*
@@ -111,20 +101,19 @@ INLINE void tile(const uint8_t *strip, uint32_t type, const struct kernels_activ
 		 const uint32_t tokens, uint32_t first, uint32_t n, float *out, size_t ldo, __mmask16 mask, bool more)
 {
 	const struct matmul_block b = matmul_block(type);
+	const int offset = type == WEIGHTS_Q8_0 ? 128 : b.offset;
 	const bool few = tokens < KERNELS_GROUP, high = few && !b.high && type != WEIGHTS_Q8_0;
 	const uint8_t *block = strip + (size_t)first * b.bytes;
 	size_t blocks = a->cols / WEIGHTS_BLOCK, at = t / KERNELS_GROUP * blocks + first;
-	_Alignas(64) struct starts start;
+	_Alignas(64) int32_t start[TILE];
 	__m512 f[TILE];
 	UNROLL
 	for (uint32_t i = 0; i < tokens; i++)
 		f[i] = more ? _mm512_maskz_loadu_ps(mask, out + i * ldo) : _mm512_setzero_ps();
 	for (uint32_t k = 0; k < n; k++, at++, block += b.bytes) {
 		UNROLL
-		for (uint32_t i = 0; i < tokens; i += KERNELS_GROUP) {
-			size_t group = at + i / KERNELS_GROUP * blocks;
-			starts_of_group(type, size, a->d + group * size, a->sum + group * size * 2, start.integer + i, start.minima + i);
-		}
+		for (uint32_t i = 0; offset && i < tokens; i += KERNELS_GROUP)
+			starts_of_group(offset, size, a->sum + (at + i / KERNELS_GROUP * blocks) * size * 2, start + i);
 		__asm__("" : "+m"(start)); /* through memory: broadcasting a load is free, a lane of a register is not */
 		__m512 dw = halves(block), mw = b.minima ? halves(block + b.minima) : _mm512_setzero_ps();
 		__asm__ volatile("" : "+v"(dw), "+v"(mw)); /* as line() */
@@ -133,7 +122,7 @@ INLINE void tile(const uint8_t *strip, uint32_t type, const struct kernels_activ
 		UNROLL
 		for (uint32_t i = 0; i < tokens; i++) {
 			size_t group = at + i / KERNELS_GROUP * blocks, lane = i % KERNELS_GROUP;
-			__m512i z = b.offset || type == WEIGHTS_Q8_0 ? _mm512_set1_epi32(start.integer[i]) : _mm512_setzero_si512();
+			__m512i z = offset ? _mm512_set1_epi32(start[i]) : _mm512_setzero_si512();
 			const int8_t *q = a->q + group * size * 32 + lane * 4;
 			if (few) { /* two chains: nothing else hides their latency */
 				__m512i y = dot(_mm512_setzero_si512(), v + 4, 4, q + size * 16, size * 4);
@@ -144,7 +133,7 @@ INLINE void tile(const uint8_t *strip, uint32_t type, const struct kernels_activ
 			__m512 d = _mm512_mul_ps(dw, _mm512_set1_ps(a->d[group * size + lane]));
 			f[i] = _mm512_fmadd_ps(d, _mm512_cvtepi32_ps(z), f[i]);
 			if (b.minima)
-				f[i] = _mm512_fmadd_ps(mw, _mm512_set1_ps(start.minima[i]), f[i]);
+				f[i] = _mm512_fmadd_ps(mw, _mm512_set1_ps(a->dsum[group * size + lane]), f[i]);
 			__asm__ volatile("" : "+v"(f[i])); /* token by token, or registers run out */
 		}
 	}

@@ -115,6 +115,7 @@ static void every_version_quantises_alike(void **state)
 			assert_memory_equal(a.q, e.q, (size_t)padded * cols);
 			assert_memory_equal(a.d, e.d, (size_t)padded * cols / 32 * sizeof(float));
 			assert_memory_equal(a.sum, e.sum, (size_t)padded * cols / 32 * 2 * sizeof(int16_t));
+			assert_memory_equal(a.dsum, e.dsum, (size_t)padded * cols / 32 * sizeof(float));
 			free(actual);
 		}
 		free(expected);
