@@ -135,7 +135,6 @@ static int converse(struct chat *c)
 		console_say("lines cannot be edited on this terminal; give the message as an argument or on standard input");
 		return COMMAND_FAILED;
 	}
-	console_signals();
 	while (!end) {
 		char *line = read_message(lines);
 		if (line == NULL)

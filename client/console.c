@@ -257,6 +257,11 @@ void console_signals(void)
 	sigaction(SIGHUP, &action, NULL);
 }
 
+int console_signal_fd(void)
+{
+	return signal_pipe[0];
+}
+
 void console_watch(struct falcon *f)
 {
 	console_signals();

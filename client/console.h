@@ -57,6 +57,7 @@ void console_colour(const char *code);
  */
 void console_watch(struct falcon *f);
 void console_signals(void); /* the signals alone, where there is no connection yet */
+int console_signal_fd(void); /* readable once one has come */
 int console_signal(void);
 void console_forget(void); /* the signal that came: it was answered, and calls wait again */
 

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * libedit edits the line. What it leaves to its caller is what a terminal's new size does to a line that is being typed: characters
- * are read here, so that a signal that interrupts the reading can be answered by taking the size and drawing the line again. Whether
- * a terminal has folded the old line anew nobody tells; only the rows that are the line's in either case are cleared.
+ * are waited for here, beside a pipe that a signal writes, so that the line is drawn again whenever the signal comes. Whether a
+ * terminal has folded the old line anew nobody tells; only the rows that are the line's in either case are cleared.
  */
+#define _GNU_SOURCE
 #include "client/lines.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <histedit.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -17,10 +20,13 @@
 #include <unistd.h>
 #include <wchar.h>
 
+#include "base/check.h"
 #include "base/mem.h"
 #include "client/console.h"
 
 enum { REMEMBERED = 1000 }; /* lines */
+
+static int wakes[2] = {-1, -1}; /* a pipe that signals write: the terminal has another size, or is ours again */
 
 struct lines {
 	EditLine *edit;
@@ -66,20 +72,43 @@ static void draw_again(struct lines *l, unsigned before)
 	el_set(l->edit, EL_REFRESH);
 }
 
+static void on_signal(int number)
+{
+	int saved = errno;
+	if (write(wakes[1], &(char){(char)number}, 1) < 0)
+		errno = 0; /* full: an earlier one is there to be seen */
+	errno = saved;
+}
+
+/* Waits for input. Whether there is some; *ret_woken: the line is to be drawn again. */
+static bool wait_for_input(bool *ret_woken)
+{
+	char bytes[64];
+	struct pollfd fds[] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = wakes[0], .events = POLLIN},
+			       {.fd = console_signal_fd(), .events = POLLIN}};
+	bool input = poll(fds, 3, -1) > 0 && fds[0].revents != 0;
+	*ret_woken = false;
+	while (read(wakes[0], bytes, sizeof bytes) > 0)
+		*ret_woken = true;
+	return input;
+}
+
 /* libedit's reader of a character: 1, 0 at the end, -1 if a signal wants that it ends. Bytes that are no UTF-8 are passed over. */
 static int read_character(EditLine *edit, wchar_t *ret)
 {
 	struct lines *l = lines_of(edit);
 	mbstate_t state = {0};
-	for (bool interrupted = false;;) {
+	for (bool woken = false;;) {
 		char byte;
 		unsigned before = l->columns;
-		if (take_size(l) || interrupted) /* or it was stopped and continued, and something else drawn meanwhile */
+		if (take_size(l) || woken) /* or it was stopped and continued, and something else drawn meanwhile */
 			draw_again(l, before);
-		ssize_t n = read(STDIN_FILENO, &byte, 1);
-		interrupted = n < 0 && errno == EINTR && !console_signal();
-		if (interrupted)
+		bool input = wait_for_input(&woken);
+		if (console_signal())
+			return -1;
+		if (!input)
 			continue;
+		ssize_t n = read(STDIN_FILENO, &byte, 1);
 		if (n <= 0)
 			return (int)n;
 		size_t used = mbrtowc(ret, &byte, 1, &state);
@@ -88,11 +117,6 @@ static int read_character(EditLine *edit, wchar_t *ret)
 		else if (used != (size_t)-2)
 			return 1;
 	}
-}
-
-static void on_signal(int number)
-{
-	(void)number; /* it interrupts the reading: that is all */
 }
 
 struct lines *lines_open(const char *file)
@@ -117,6 +141,8 @@ struct lines *lines_open(const char *file)
 	el_source(l->edit, NULL); /* ~/.editrc */
 	if (file != NULL)
 		history(l->history, &event, H_LOAD, file);
+	console_signals();
+	CHECK(wakes[0] >= 0 || pipe2(wakes, O_CLOEXEC | O_NONBLOCK) == 0);
 	struct sigaction action = {.sa_handler = on_signal};
 	sigaction(SIGWINCH, &action, NULL);
 	sigaction(SIGCONT, &action, NULL);

@@ -5,11 +5,13 @@
  */
 #include <curses.h>
 #include <jansson.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "client/command.h"
@@ -35,14 +37,16 @@ static json_int_t number(const json_t *object, const char *part, const char *nam
 static int ask(struct view *v, struct falcon_error *e)
 {
 	const char *text;
-	json_decref(v->status);
-	json_decref(v->sessions);
-	v->status = v->sessions = NULL;
 	if (falcon_status(v->f, &text, e) < 0)
 		return -1;
-	v->status = json_loads(text, 0, NULL);
-	if (falcon_sessions(v->f, &text, e) < 0)
+	json_t *status = json_loads(text, 0, NULL);
+	if (falcon_sessions(v->f, &text, e) < 0) {
+		json_decref(status);
 		return -1;
+	}
+	json_decref(v->status);
+	json_decref(v->sessions);
+	v->status = status;
 	v->sessions = json_loads(text, 0, NULL);
 	uint64_t now = clock_ns();
 	json_int_t decode = number(v->status, "tokens", "decode"), prefill = number(v->status, "tokens", "prefill");
@@ -247,12 +251,13 @@ static int top(const struct arguments *a)
 		cbreak();
 		curs_set(0);
 		timeout(TICK_MS);
-		console_signals(); /* in place of those of ncurses, which have an exit status of their own */
-		while (rc == 0 && key != 'q' && !console_signal()) {
+		console_watch(v.f); /* its signals in place of those of ncurses, which have an exit status of their own */
+		falcon_watch(v.f, STDIN_FILENO, POLLIN); /* while the daemon is away a key is heard, too */
+		while (rc == 0 && key != 'q' && !console_signal() && !console_broken()) {
 			draw(&v);
 			key = getch(); /* a new size is a key, too */
-			if (key == ERR)
-				rc = ask(&v, &e);
+			if (key == ERR && ask(&v, &e) < 0 && strcmp(e.code, "interrupted") != 0)
+				rc = -1;
 		}
 		endwin();
 	}

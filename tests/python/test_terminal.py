@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""falconctl on a terminal: chat, top, progress, colours. $FALCOND_SOCKET names a falcond with the bundled model; ./falconctl is run."""
+"""falconctl on a terminal: chat, top, progress, colours. $FALCOND_SOCKET names a falcond with the bundled model, whose process is
+$FALCOND_PID; ./falconctl is run."""
 import fcntl
 import json
 import os
@@ -150,6 +151,16 @@ class Screen(unittest.TestCase):
         run.terminate()
         run.wait()
         subprocess.run(["./falconctl", "drop", "busy"], check=True)
+
+    def test_q_ends_top_while_the_daemon_does_not_answer(self):
+        falcond = int(os.environ["FALCOND_PID"])
+        t = Terminal("top")
+        t.expect("q ends")
+        os.kill(falcond, signal.SIGSTOP)
+        self.addCleanup(os.kill, falcond, signal.SIGCONT)
+        time.sleep(1.5)  # by then it waits for an answer
+        t.type("q")
+        self.assertEqual(t.end(), 0)
 
     def test_a_long_prompt_shows_how_far_it_is_read_on_a_terminal_alone(self):
         prompt = "It was a dark night. " * 60
