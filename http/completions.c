@@ -111,7 +111,7 @@ static void fail(struct completion *c, const json_t *reply)
 {
 	for (unsigned i = 0; i < c->n; i++)
 		drop(&c->choices[i]);
-	json_t *error = openai_error(reply);
+	json_t *error = openai_error(reply, "prompt");
 	if (c->x->status == 0) {
 		exchange_fail_reply(c->x, error);
 	} else if (!c->x->finished) {

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/base64.h"
+#include "http/openai.h"
 #include "http/routes.h"
 
 enum {
@@ -66,8 +67,11 @@ static bool failed(struct input *k, const json_t *reply)
 	bool bad = reply == NULL || json_object_get(reply, "error") != NULL;
 	if (!bad && !e->failed && !e->x->gone)
 		return false;
-	if (bad && !e->failed)
-		exchange_fail_reply(e->x, reply);
+	if (bad && !e->failed) {
+		json_t *error = openai_error(reply, "input");
+		exchange_fail_reply(e->x, error);
+		json_decref(error);
+	}
 	e->failed = true;
 	drop_all(e);
 	return true;

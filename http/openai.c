@@ -230,21 +230,26 @@ const char *openai_error_field(const char *message, size_t *ret_length)
 	return name != NULL && name[*ret_length] == '`' ? name : NULL;
 }
 
-/* What a body calls a field of `generate`. */
-static const char *their_name(const char *ours, size_t length)
+static bool is(const char *name, size_t length, const char *other)
 {
-	for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
-		if (strlen(fields[i].ours) == length && memcmp(fields[i].ours, ours, length) == 0)
-			return fields[i].theirs;
-	return length == 3 && memcmp(ours, "ids", length) == 0 ? "prompt" : NULL;
+	return strlen(other) == length && memcmp(name, other, length) == 0;
 }
 
-json_t *openai_error(const json_t *reply)
+/* What a body calls a field of the protocol's; NULL: the same. */
+static const char *their_name(const char *ours, size_t length, const char *text)
+{
+	for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
+		if (is(ours, length, fields[i].ours))
+			return fields[i].theirs;
+	return is(ours, length, "prompt") || is(ours, length, "ids") || is(ours, length, "text") ? text : NULL;
+}
+
+json_t *openai_error(const json_t *reply, const char *text)
 {
 	json_t *copy = json_deep_copy(reply), *error = json_object_get(copy, "error");
 	const char *message = json_string_value(json_object_get(error, "message"));
 	size_t length;
-	const char *name = message ? openai_error_field(message, &length) : NULL, *theirs = name ? their_name(name, length) : NULL;
+	const char *name = message ? openai_error_field(message, &length) : NULL, *theirs = name ? their_name(name, length, text) : NULL;
 	if (theirs != NULL)
 		json_object_set_new(error, "message", json_sprintf("%.*s%s%s", (int)(name - message), message, theirs, name + length));
 	return copy;

@@ -43,8 +43,11 @@ json_t *openai_generate(const struct openai *o, unsigned i, const char *request_
 /* The field that an error's text is about, as all texts here name it ("field `stop`: ..."); NULL: about none. */
 const char *openai_error_field(const char *message, size_t *ret_length);
 
-/* An error of the protocol's (a new reference) with its field under the name that the body has it by. */
-json_t *openai_error(const json_t *reply);
+/*
+ * An error of the protocol's (a new reference) with its field under the name that the body has it by. text: what the body calls the
+ * protocol's `prompt`, `ids` or `text`.
+ */
+json_t *openai_error(const json_t *reply, const char *text);
 
 /* "stop" or "length" for the protocol's `finish`. */
 const char *openai_finish(const char *finish);

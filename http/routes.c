@@ -6,6 +6,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "http/openai.h"
+
 static void get_health(struct exchange *x, const char *rest)
 {
 	(void)rest;
@@ -60,18 +62,20 @@ json_t *routes_body(struct exchange *x)
 	return NULL;
 }
 
-static bool failed(struct exchange *x, const json_t *reply)
+/* text: what the body calls the protocol's `text` or `ids`. */
+static bool failed(struct exchange *x, const json_t *reply, const char *text)
 {
 	if (reply != NULL && json_object_get(reply, "error") == NULL)
 		return false;
-	exchange_fail_reply(x, reply);
+	json_t *error = openai_error(reply, text);
+	exchange_fail_reply(x, error);
+	json_decref(error);
 	return true;
 }
 
 static void tokenized(struct exchange *x, void *arg, const json_t *reply)
 {
-	(void)arg;
-	if (failed(x, reply))
+	if (failed(x, reply, arg))
 		return;
 	json_t *ids = json_object_get(reply, "ids");
 	exchange_reply_json(x, 200, json_pack("{s:O,s:I}", "tokens", ids, "count", (json_int_t)json_array_size(ids)));
@@ -84,20 +88,18 @@ static void post_tokenize(struct exchange *x, const char *rest)
 	(void)rest;
 	if (body == NULL)
 		return;
-	json_t *text = json_object_get(body, "content");
-	if (text == NULL)
-		text = json_object_get(body, "prompt");
+	const char *name = json_object_get(body, "content") != NULL || json_object_get(body, "prompt") == NULL ? "content" : "prompt";
+	json_t *text = json_object_get(body, name);
 	if (json_is_string(text))
-		exchange_ask(x, json_pack("{s:s,s:O}", "op", "tokenize", "text", text), tokenized, NULL);
+		exchange_ask(x, json_pack("{s:s,s:O}", "op", "tokenize", "text", text), tokenized, (void *)name);
 	else
-		exchange_fail(x, 400, "bad_request", "field `content`: expected a string");
+		exchange_fail(x, 400, "bad_request", "field `%s`: expected a string", name);
 	json_decref(body);
 }
 
 static void detokenized(struct exchange *x, void *arg, const json_t *reply)
 {
-	(void)arg;
-	if (failed(x, reply))
+	if (failed(x, reply, arg))
 		return;
 	json_t *text = json_object_get(reply, "text");
 	exchange_reply_json(x, 200, json_pack("{s:O,s:O}", "content", text, "prompt", text));
@@ -111,7 +113,7 @@ static void post_detokenize(struct exchange *x, const char *rest)
 		return;
 	json_t *tokens = json_object_get(body, "tokens");
 	if (json_is_array(tokens))
-		exchange_ask(x, json_pack("{s:s,s:O}", "op", "detokenize", "ids", tokens), detokenized, NULL);
+		exchange_ask(x, json_pack("{s:s,s:O}", "op", "detokenize", "ids", tokens), detokenized, (void *)"tokens");
 	else
 		exchange_fail(x, 400, "bad_request", "field `tokens`: expected an array of token ids");
 	json_decref(body);
@@ -120,7 +122,9 @@ static void post_detokenize(struct exchange *x, const char *rest)
 static void passed(struct exchange *x, void *arg, const json_t *reply)
 {
 	(void)arg;
-	if (!failed(x, reply))
+	if (reply == NULL || json_object_get(reply, "error") != NULL)
+		exchange_fail_reply(x, reply); /* its fields are the body's */
+	else
 		exchange_reply_json(x, 200, json_deep_copy(reply));
 }
 

@@ -230,6 +230,7 @@ class OpenAI(unittest.TestCase):
                      {"input": [99999]}, {"input": ["a", [1]] * 4 + [[-1]]}):
             status, reply = ask("POST", "/v1/embeddings", body)
             self.assertEqual((status, json.loads(reply)["error"]["type"]), (400, "invalid_request_error"), str(body)[:80])
+            self.assertIn(json.loads(reply)["error"]["param"], ("input", "encoding_format", "dimensions"), str(body)[:80])
         with self.assertRaises(openai.BadRequestError) as caught:
             self.client.embeddings.create(model="any", input=["word " * 5000, "short"])
         self.assertEqual(caught.exception.code, "context_length_exceeded")
@@ -452,6 +453,8 @@ class Plain(unittest.TestCase):
         tokens = json.loads(body)["tokens"]
         self.assertEqual(status, 200)
         self.assertEqual(json.loads(ask("POST", "/detokenize", {"tokens": tokens})[1])["content"], PROMPT)
+        for path, body in (("tokenize", {"content": 1}), ("detokenize", {"tokens": [-1]}), ("falcon/detokenize", {"ids": [-1]})):
+            self.assertEqual(json.loads(ask("POST", "/" + path, body)[1])["error"]["param"], next(iter(body)))
 
     def test_a_page_of_another_origin_is_refused(self):
         self.assertEqual(ask("GET", "/v1/models", headers={"Origin": "http://example.com"}, unix=False)[0], 403)
