@@ -198,7 +198,7 @@ static void fill_slots(struct bench *b)
 	uint32_t n_table = board->header->n_table, seed = 1;
 	for (uint32_t slot = 0; slot < b->o.batch; slot++) {
 		for (uint32_t i = 0; i < n_table; i++)
-			board_table(board, slot)[i] = slot * n_table + i;
+			*board_page(board, slot, i) = slot * n_table + i;
 		board->words[slot].n_pages = n_table;
 		for (uint32_t i = 0; i < board->header->n_context; i++) {
 			seed = seed * 1664525 + 1013904223;

@@ -14,10 +14,9 @@ static uint32_t *tally_new(const struct sessions *t)
 /* Counts this session's table as one to be dropped. Returns the pages that nobody else holds then. */
 static uint32_t tally(const struct sessions *t, const struct session *s, uint32_t *seen)
 {
-	const uint32_t *table = board_table(&t->board, s->slot);
 	uint32_t n = 0;
 	for (uint32_t i = 0; i < s->n_pages; i++) {
-		uint32_t page = table[i];
+		uint32_t page = *board_page(&t->board, s->slot, i);
 		n += arena_held(t->arena, page) && ++seen[page] == t->arena->refs[page];
 	}
 	return n;

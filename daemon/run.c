@@ -95,8 +95,9 @@ static uint32_t pages_wanted(const struct sessions *t, const struct session *s)
 
 static void grant(struct sessions *t, struct session *s)
 {
-	uint32_t wanted = pages_wanted(t, s), had = s->n_pages, *table = board_table(&t->board, s->slot);
-	while (s->n_pages < wanted && session_room(t, s, (s->n_pages + 2) * PAGE_TOKENS) && arena_take(t->arena, &table[s->n_pages]))
+	uint32_t wanted = pages_wanted(t, s), had = s->n_pages;
+	while (s->n_pages < wanted && session_room(t, s, (s->n_pages + 2) * PAGE_TOKENS) &&
+	       arena_take(t->arena, board_page(&t->board, s->slot, s->n_pages)))
 		s->n_pages++;
 	if (s->n_pages != had) {
 		stopping_place("falcond.grant.table");
@@ -112,11 +113,10 @@ static void grant(struct sessions *t, struct session *s)
 
 static void drop_pages(struct sessions *t, struct session *s)
 {
-	const uint32_t *table = board_table(&t->board, s->slot);
 	/* First of all: were falcond killed in between, pages that are punched out would count as computed. */
 	atomic_store_explicit(&t->board.words[s->slot].n_pages, 0, memory_order_release);
 	while (s->n_pages > 0) {
-		uint32_t page = table[--s->n_pages];
+		uint32_t page = *board_page(&t->board, s->slot, --s->n_pages);
 		if (arena_held(t->arena, page))
 			arena_drop(t->arena, page);
 	}
@@ -196,11 +196,11 @@ static bool restorable(const struct sessions *t, const struct session *s)
 
 bool run_take_pages(struct sessions *t, struct session *s, uint32_t n_kv)
 {
-	uint32_t *table = board_table(&t->board, s->slot), n = run_pages(n_kv);
+	uint32_t n = run_pages(n_kv);
 	CHECK(s->n_pages == 0 && !s->releasing && !s->loading);
 	if (t->arena->n_free < n)
 		return false;
-	while (s->n_pages < n && arena_take(t->arena, &table[s->n_pages]))
+	while (s->n_pages < n && arena_take(t->arena, board_page(&t->board, s->slot, s->n_pages)))
 		s->n_pages++;
 	atomic_store_explicit(&t->board.words[s->slot].n_pages, n, memory_order_release);
 	s->loading = true;
@@ -645,19 +645,20 @@ static bool copy_page(struct sessions *t, uint32_t from, uint32_t *ret_page)
 
 void run_share_pages(struct sessions *t, struct session *dst, const struct session *src)
 {
-	const uint32_t *from = board_table(&t->board, src->slot);
-	uint32_t *to = board_table(&t->board, dst->slot), full = src->n_kv / PAGE_TOKENS;
+	const struct board *b = &t->board;
+	uint32_t full = src->n_kv / PAGE_TOKENS, page;
 	CHECK(dst->n_pages == 0);
 	if (src->releasing)
 		return;
-	for (uint32_t page; dst->n_pages < full && dst->n_pages < src->n_pages; to[dst->n_pages++] = page) {
-		page = from[dst->n_pages];
+	for (; dst->n_pages < full && dst->n_pages < src->n_pages; *board_page(b, dst->slot, dst->n_pages++) = page) {
+		page = *board_page(b, src->slot, dst->n_pages);
 		if (!arena_held(t->arena, page))
 			break;
 		arena_share(t->arena, page);
 	}
 	dst->n_kv = dst->n_pages * PAGE_TOKENS;
-	if (dst->n_pages == full && src->n_kv > dst->n_kv && src->n_pages > full && copy_page(t, from[full], &to[full])) {
+	if (dst->n_pages == full && src->n_kv > dst->n_kv && src->n_pages > full &&
+	    copy_page(t, *board_page(b, src->slot, full), board_page(b, dst->slot, full))) {
 		dst->n_pages++;
 		dst->n_kv = src->n_kv;
 	}

@@ -67,10 +67,9 @@ void share_take(struct sessions *t, struct session *s, uint32_t n_pages)
 {
 	const struct prefix *p = &t->prefix;
 	const int32_t *log = board_log(&t->board, s->slot);
-	uint32_t *table = board_table(&t->board, s->slot);
 	struct prefix_key key = prefix_root(p, s->owner->id);
 	CHECK(s->n_pages == 0 && s->n_kv == 0);
-	for (uint32_t page; s->n_pages < n_pages; table[s->n_pages++] = page) {
+	for (uint32_t page; s->n_pages < n_pages; *board_page(&t->board, s->slot, s->n_pages++) = page) {
 		const int32_t *block = log + s->n_pages * PAGE_TOKENS;
 		key = prefix_next(p, key, block);
 		if (!prefix_find(p, s->owner->id, key, block, &page))
@@ -86,12 +85,13 @@ void share_take(struct sessions *t, struct session *s, uint32_t n_pages)
 }
 
 /* The next page of the session is in the index; s->chain is its key. */
-static void put_next(struct sessions *t, struct session *s, const int32_t *log, const uint32_t *table)
+static void put_next(struct sessions *t, struct session *s)
 {
+	const int32_t *log = board_log(&t->board, s->slot);
 	if (s->n_shared == 0)
 		s->chain = prefix_root(&t->prefix, s->owner->id);
 	s->chain = prefix_next(&t->prefix, s->chain, log + s->n_shared * PAGE_TOKENS);
-	uint32_t page = table[s->n_shared++];
+	uint32_t page = *board_page(&t->board, s->slot, s->n_shared++);
 	if (arena_held(t->arena, page))
 		prefix_put(&t->prefix, s->owner->id, s->chain, page);
 }
@@ -102,15 +102,14 @@ void share_add(struct sessions *t, struct session *s)
 	if (s->flags & BOARD_SCORE)
 		return;
 	while (s->n_shared < full && s->n_shared < s->n_pages)
-		put_next(t, s, board_log(&t->board, s->slot), board_table(&t->board, s->slot));
+		put_next(t, s);
 }
 
 void share_restored(struct sessions *t, struct session *s)
 {
 	const int32_t *log = board_log(&t->board, s->slot);
-	const uint32_t *table = board_table(&t->board, s->slot);
 	for (uint32_t i = s->n_shared; i < s->n_kv / PAGE_TOKENS && i < s->n_pages; i++) {
-		uint32_t page = table[i];
+		uint32_t page = *board_page(&t->board, s->slot, i);
 		if (arena_held(t->arena, page))
 			arena_write_head(t->arena, page, (const struct pages_head *)(const void *)(log + i * PAGE_TOKENS));
 	}

@@ -91,11 +91,10 @@ static bool is_still(const struct spill *p, const struct session *s)
 static uint32_t savable(const struct spill *p, const struct session *s)
 {
 	const struct sessions *t = p->sessions;
-	const uint32_t *table = board_table(&t->board, s->slot);
 	if (s->n_pages == 0 || s->loading || (p->all && !p->with_pages))
 		return 0;
 	uint32_t kv = is_still(p, s) ? s->n_kv : s->n_kv / PAGE_TOKENS * PAGE_TOKENS, n = 0;
-	while (n < s->n_pages && n * PAGE_TOKENS < kv && arena_held(t->arena, table[n]))
+	while (n < s->n_pages && n * PAGE_TOKENS < kv && arena_held(t->arena, *board_page(&t->board, s->slot, n)))
 		n++;
 	return kv < n * PAGE_TOKENS ? kv : n * PAGE_TOKENS;
 }
@@ -148,7 +147,8 @@ static void pin_pages(struct spill_copy *c, const struct session *s)
 	uint32_t n = run_pages(c->n_kv);
 	CHECK(n <= s->n_pages);
 	c->table = xcalloc(n + 1, sizeof *c->table);
-	memcpy(c->table, board_table(&t->board, s->slot), n * sizeof *c->table);
+	for (uint32_t i = 0; i < n; i++)
+		c->table[i] = *board_page(&t->board, s->slot, i);
 	while (c->n_pages < n && arena_held(t->arena, c->table[c->n_pages]))
 		arena_pin(t->arena, c->table[c->n_pages++]);
 	if (c->n_pages < n)

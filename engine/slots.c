@@ -212,9 +212,8 @@ static int resolve_pages(const struct slots *s, struct session *o, struct err *e
 	uint32_t n = atomic_load_explicit(&b->words[o->slot].n_pages, memory_order_acquire);
 	if (n > b->n_table)
 		return err_set(e, -EINVAL, "slot %u: %u pages in a table of %u", o->slot, n, b->n_table);
-	const uint32_t *table = board_table(b, o->slot);
 	for (; o->n_pages < n; o->n_pages++) {
-		uint32_t number = table[o->n_pages];
+		uint32_t number = *board_page(b, o->slot, o->n_pages);
 		if (number >= s->segments->arena.n_pages)
 			return err_set(e, -EINVAL, "slot %u: page %u of an arena of %u", o->slot, number,
 				       s->segments->arena.n_pages);

@@ -26,7 +26,7 @@ void board_plan(uint32_t n_slots, uint32_t n_context, uint32_t n_vocab, struct b
 	ret->ring_stride = (uint32_t)round_up(sizeof(struct board_row) + ((uint64_t)n_vocab + 1) * sizeof(float), 64);
 	ret->words_offset = 4096;
 	ret->tables_offset = round_up(ret->words_offset + (uint64_t)n_slots * sizeof(struct board_words), 4096);
-	ret->ring_offset = round_up(ret->tables_offset + (uint64_t)n_slots * ret->n_table * sizeof(uint32_t), 4096);
+	ret->ring_offset = round_up(ret->tables_offset + n_slots * round_up(ret->n_table, BOARD_BLOCK) * sizeof(uint32_t), 4096);
 	ret->logs_offset = round_up(ret->ring_offset + (uint64_t)BOARD_RING * ret->ring_stride, 4096);
 	ret->log_stride = round_up(BOARD_RECORD_SIZE + (uint64_t)n_context * sizeof(int32_t), 4096);
 	ret->probs_offset = ret->logs_offset + ret->log_stride * n_slots;
@@ -88,8 +88,8 @@ static int reserve(const struct board *b, const void *first, uint64_t bytes)
 int board_reserve(const struct board *b, uint32_t slot, uint32_t n_tokens)
 {
 	int r = reserve(b, &b->words[slot], sizeof *b->words);
-	if (r == 0)
-		r = reserve(b, board_table(b, slot), (uint64_t)b->n_table * sizeof(uint32_t));
+	for (uint32_t place = 0; r == 0 && place < b->n_table && place <= n_tokens / PAGE_TOKENS; place += BOARD_BLOCK)
+		r = reserve(b, board_page(b, slot, place), BOARD_BLOCK * sizeof(uint32_t));
 	if (r == 0)
 		r = reserve(b, board_record(b, slot), BOARD_RECORD_SIZE + (uint64_t)n_tokens * sizeof(int32_t));
 	return r;

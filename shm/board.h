@@ -35,7 +35,7 @@
 #include "shm/pages.h"
 
 #define BOARD_MAGIC UINT64_C(0x3144524243464c46) /* "FLFCBRD1" */
-#define BOARD_ABI 3u
+#define BOARD_ABI 4u
 
 enum {
 	BOARD_NAME = 64,       /* bytes of a session's name, without NUL */
@@ -46,6 +46,7 @@ enum {
 	BOARD_BATCH = 256,     /* sessions in one step */
 	BOARD_RING = 64,       /* entries of the rows ring */
 	BOARD_TOP = 20,        /* likeliest tokens that are told beside a generated one */
+	BOARD_BLOCK = 16,      /* entries of a page table that stand side by side: a cache line, 512 tokens */
 };
 
 enum board_want { BOARD_NONE = 0, BOARD_RUN, BOARD_PAUSE, BOARD_CANCEL, BOARD_CLOSE };
@@ -205,7 +206,7 @@ struct board_header {
 	uint8_t fingerprint[16]; /* state fingerprint: image, arithmetic version, kv type, page size, dense */
 	uint32_t n_slots;
 	uint32_t n_context;   /* tokens a session may have */
-	uint32_t n_table;     /* entries of one page table: ceil(n_context / 32) */
+	uint32_t n_table;     /* entries of one page table: ceil(n_context / 32); board_page() says where */
 	uint32_t ring_stride; /* bytes of one ring entry */
 	uint64_t words_offset, tables_offset, ring_offset, logs_offset;
 	uint64_t log_stride;  /* bytes of one record and log, a multiple of 4,096 */
@@ -259,7 +260,7 @@ enum { BOARD_FIXED = offsetof(struct board_header, pad0) }; /* bytes of the head
 struct board {
 	struct board_header *header;
 	struct board_words *words; /* [n_slots] */
-	uint32_t *tables;          /* [n_slots][n_table] page numbers, falcond's */
+	uint32_t *tables;          /* [n_table / BOARD_BLOCK, rounded up][n_slots][BOARD_BLOCK] page numbers, falcond's */
 	uint8_t *ring;             /* [BOARD_RING][ring_stride] */
 	uint8_t *logs;             /* [n_slots][log_stride] */
 	uint8_t *probs;            /* [n_slots][probs_stride] */
@@ -292,9 +293,13 @@ static inline int32_t *board_log(const struct board *b, uint32_t slot)
 	return (int32_t *)(void *)(b->logs + b->log_stride * slot + BOARD_RECORD_SIZE);
 }
 
-static inline uint32_t *board_table(const struct board *b, uint32_t slot)
+/*
+ * Entry `place` of a slot's page table. The first blocks of all slots come first, then the second ones: so a short session has no
+ * memory for what its table might have in a long context, which shared memory would else give to it with its neighbour's.
+ */
+static inline uint32_t *board_page(const struct board *b, uint32_t slot, uint32_t place)
 {
-	return b->tables + (size_t)b->n_table * slot;
+	return b->tables + ((size_t)(place / BOARD_BLOCK) * b->n_slots + slot) * BOARD_BLOCK + place % BOARD_BLOCK;
 }
 
 static inline struct board_row *board_row(const struct board *b, uint64_t index)

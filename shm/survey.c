@@ -127,9 +127,8 @@ static int count_pages(const struct board *b, const struct survey *v, uint32_t *
 {
 	for (uint32_t i = 0; i < v->n; i++) {
 		const struct survey_session *s = &v->sessions[i];
-		const uint32_t *table = board_table(b, s->slot);
 		for (uint32_t place = 0; place < s->n_pages; place++) {
-			uint32_t page = table[place];
+			uint32_t page = *board_page(b, s->slot, place);
 			if (page >= n_pages)
 				return err_set(e, -EINVAL, "slot %u: page %u of an arena of %u", s->slot, page, n_pages);
 			if (v->refs[page]++ > 0 && places[page] != place)
@@ -145,10 +144,11 @@ static int check_shared(const struct board *b, const struct survey *v, struct er
 {
 	for (uint32_t i = 0; i < v->n; i++) {
 		const struct survey_session *s = &v->sessions[i];
-		const uint32_t *table = board_table(b, s->slot);
-		for (uint32_t place = s->n_kv / PAGE_TOKENS; place < s->n_pages; place++)
-			if (v->refs[table[place]] > 1)
-				return err_set(e, -EINVAL, "slot %u: it would write page %u, which others hold", s->slot, table[place]);
+		for (uint32_t place = s->n_kv / PAGE_TOKENS; place < s->n_pages; place++) {
+			uint32_t page = *board_page(b, s->slot, place);
+			if (v->refs[page] > 1)
+				return err_set(e, -EINVAL, "slot %u: it would write page %u, which others hold", s->slot, page);
+		}
 	}
 	return 0;
 }

@@ -219,7 +219,7 @@ void rig_grant(struct rig *r, uint32_t slot, uint32_t n_pages)
 	struct board_words *w = &r->board.words[slot];
 	for (uint32_t i = w->n_pages; i < n_pages; i++) {
 		assert_true(r->next_page < r->n_pages);
-		board_table(&r->board, slot)[i] = r->next_page++;
+		*board_page(&r->board, slot, i) = r->next_page++;
 	}
 	if (n_pages > w->n_pages)
 		atomic_store_explicit(&w->n_pages, n_pages, memory_order_release);

@@ -137,7 +137,7 @@ static void page_tables_that_lie_hurt_nobody_else(void **state)
 	struct victim *v = *state;
 	static const uint32_t pages[] = {UINT32_MAX, 0x7fffffff, 3000, 0};
 	for (size_t i = 0; i < sizeof pages / sizeof *pages; i++) {
-		uint32_t *table = board_table(&v->board, make(v, "paged"));
+		uint32_t *table = board_page(&v->board, make(v, "paged"), 0);
 		table[0] = table[1] = pages[i];
 		ask_everything(v, "paged");
 	}

@@ -119,7 +119,7 @@ static void say(struct fixture *f, const struct session *s, enum board_is is, ui
 	struct board_words *w = &f->t.board.words[s->slot];
 	const int32_t *log = board_log(&f->t.board, s->slot);
 	for (uint32_t i = 0; i < s->n_pages && i < n_kv / PAGE_TOKENS; i++)
-		arena_write_head(&f->arena, board_table(&f->t.board, s->slot)[i], (const void *)(log + i * PAGE_TOKENS));
+		arena_write_head(&f->arena, *board_page(&f->t.board, s->slot, i), (const void *)(log + i * PAGE_TOKENS));
 	atomic_store(&w->progress, board_progress(n_kv, n_tokens));
 	atomic_store(&w->reason, BOARD_LENGTH);
 	atomic_store(&w->is, board_word(board_run(want_of(f, s)), is));
@@ -369,11 +369,11 @@ static void a_fork_shares_full_pages_and_copies_the_tail(void **state)
 	char written[16] = "keys and values", copied[16];
 	say(f, a, BOARD_RUNNING, 70, 71);
 	run_scan(&f->t);
-	const uint32_t *from = board_table(&f->t.board, a->slot);
+	const uint32_t *from = board_page(&f->t.board, a->slot, 0);
 	assert_int_equal(pwrite(f->pages, written, 16, (off_t)(4096 + (uint64_t)from[2] * STRIDE_BYTES)), 16);
 	struct session *b = session_new(&f->t, f->owner, "b", 1, "b", 1);
 	run_share_pages(&f->t, b, a);
-	const uint32_t *to = board_table(&f->t.board, b->slot);
+	const uint32_t *to = board_page(&f->t.board, b->slot, 0);
 	assert_int_equal(b->n_kv, 70);
 	assert_int_equal(b->n_pages, 3);
 	assert_int_equal(to[0], from[0]);
@@ -398,7 +398,7 @@ static struct session *share_text(struct fixture *f, struct owner *o, const char
 /* Whether the sessions have the first n pages in common. */
 static bool same_pages(const struct fixture *f, const struct session *a, const struct session *b, uint32_t n)
 {
-	return memcmp(board_table(&f->t.board, a->slot), board_table(&f->t.board, b->slot), n * sizeof(uint32_t)) == 0;
+	return memcmp(board_page(&f->t.board, a->slot, 0), board_page(&f->t.board, b->slot, 0), n * sizeof(uint32_t)) == 0;
 }
 
 static void a_run_takes_the_full_pages_of_one_that_still_generates(void **state)
@@ -418,7 +418,7 @@ static void a_run_takes_the_full_pages_of_one_that_still_generates(void **state)
 	run_drop(&f->t, a);
 	say_closed(f, a);
 	run_scan(&f->t);
-	assert_int_equal(f->arena.refs[board_table(&f->t.board, b->slot)[0]], 1);
+	assert_int_equal(f->arena.refs[*board_page(&f->t.board, b->slot, 0)], 1);
 }
 
 static void the_last_token_of_a_prompt_is_never_taken_from_others(void **state)
@@ -650,7 +650,7 @@ static void a_score_run_neither_gives_nor_takes(void **state)
 	assert_int_equal(score->n_kv, 0);
 	say(f, score, BOARD_RUNNING, 64, 70);
 	run_scan(&f->t);
-	assert_int_equal(f->arena.refs[board_table(&f->t.board, score->slot)[0]], 1);
+	assert_int_equal(f->arena.refs[*board_page(&f->t.board, score->slot, 0)], 1);
 }
 
 static void pages_that_only_idle_sessions_share_can_be_had(void **state)

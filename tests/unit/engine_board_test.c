@@ -205,9 +205,9 @@ static void bad_page_tables_end_their_own_run_alone(void **state)
 	for (int kind = 0; kind < 3; kind++) {
 		rig_write(r, 1, &bad);
 		if (kind == 0)
-			board_table(&r->board, 1)[1] = r->n_pages;
+			*board_page(&r->board, 1, 1) = r->n_pages;
 		else if (kind == 1)
-			board_table(&r->board, 1)[0] = UINT32_MAX;
+			*board_page(&r->board, 1, 0) = UINT32_MAX;
 		else
 			r->board.words[1].n_pages = 5; /* of a table of 4 */
 		rig_publish(r, 1);
@@ -233,7 +233,7 @@ static void damage(struct rig *r, uint32_t slot, uint32_t *seed)
 	if (next_random(seed) % 4 == 0)
 		board_log(&r->board, slot)[next_random(seed) % PROMPT] = (int32_t)next_random(seed);
 	if (next_random(seed) % 4 == 0)
-		board_table(&r->board, slot)[next_random(seed) % 2] = r->n_pages + next_random(seed) % 1000;
+		*board_page(&r->board, slot, next_random(seed) % 2) = r->n_pages + next_random(seed) % 1000;
 	if (next_random(seed) % 4 == 0)
 		r->board.words[slot].n_pages = next_random(seed) % 5;
 	if (next_random(seed) % 4 == 0)
@@ -250,14 +250,14 @@ static void random_damage_to_a_slot_harms_no_other(void **state)
 	spoilt.pages = 4;
 	rig_write(r, 2, &spoilt);
 	uint32_t own[4];
-	memcpy(own, board_table(&r->board, 2), sizeof own);
+	memcpy(own, board_page(&r->board, 2, 0), sizeof own);
 	good.keep = spoilt.keep = true;
 	int refused = 0;
 	for (int round = 0; round < 60; round++) {
 		if (round % 20 == 0)
 			rig_begin(r, 1, &good);
 		rig_write(r, 2, &spoilt);
-		memcpy(board_table(&r->board, 2), own, sizeof own);
+		memcpy(board_page(&r->board, 2, 0), own, sizeof own);
 		damage(r, 2, &seed);
 		rig_publish(r, 2);
 		rig_expect_taken(r, 2);

@@ -166,14 +166,14 @@ static void a_prefix_computed_by_another_run_gives_the_same_tokens(void **state)
 	struct pages_header arena;
 	assert_int_equal(pread(r.pages, &arena, sizeof arena, 0), sizeof arena);
 	for (uint32_t i = 0; i < 2; i++) {
-		uint32_t page = board_table(&r.board, 5)[i];
+		uint32_t page = *board_page(&r.board, 5, i);
 		off_t at = (off_t)(arena.heads_offset + page * sizeof head);
 		assert_int_equal(pread(r.pages, &head, sizeof head, at), sizeof head);
 		assert_memory_equal(head.ids, prompt + i * PAGE_TOKENS, sizeof head);
 	}
 	rig_write(&r, 0, &greedy);
-	board_table(&r.board, 0)[0] = board_table(&r.board, 5)[0];
-	board_table(&r.board, 0)[1] = board_table(&r.board, 5)[1];
+	*board_page(&r.board, 0, 0) = *board_page(&r.board, 5, 0);
+	*board_page(&r.board, 0, 1) = *board_page(&r.board, 5, 1);
 	board_record(&r.board, 0)->kv_from = 64;
 	rig_publish(&r, 0);
 	rig_begin(&r, 1, &seeded);

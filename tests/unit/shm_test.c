@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -47,6 +48,45 @@ static void a_board_that_does_not_add_up_is_refused(void **state)
 	b.header->logs_offset -= 4096;
 	b.header->n_slots = 65;
 	assert_int_equal(board_open(base, size, &b, &e), -EINVAL);
+	munmap(base, size);
+	close(fd);
+}
+
+static uint64_t memory_of(int fd)
+{
+	struct stat st;
+	assert_int_equal(fstat(fd, &st), 0);
+	return (uint64_t)st.st_blocks * 512;
+}
+
+static void page_tables_stand_apart_and_have_memory_as_far_as_they_are_used(void **state)
+{
+	(void)state;
+	enum { N = 1024, CONTEXT = 8180, ENTRIES = 256, USED = 20 };
+	struct board_header plan;
+	board_plan(N, CONTEXT, 4096, &plan);
+	assert_int_equal(plan.n_table, ENTRIES);
+	struct err e = {0};
+	int fd = segment_create("board", plan.size, &e);
+	void *base;
+	uint64_t size;
+	assert_int_equal(segment_map(fd, true, &base, &size, &e), 0);
+	memcpy(base, &plan, sizeof plan);
+	struct board b;
+	assert_int_equal(board_open(base, size, &b, &e), 0);
+	uint64_t before = memory_of(fd);
+	for (uint32_t slot = 0; slot < N; slot++)
+		for (uint32_t place = 0; place < USED; place++)
+			*board_page(&b, slot, place) = slot * ENTRIES + place;
+	assert_int_equal(memory_of(fd) - before, N * 2 * BOARD_BLOCK * sizeof(uint32_t));
+	for (uint32_t slot = 0; slot < N; slot++)
+		for (uint32_t place = USED; place < ENTRIES; place++)
+			*board_page(&b, slot, place) = slot * ENTRIES + place;
+	for (uint32_t slot = 0; slot < N; slot++)
+		for (uint32_t place = 0; place < ENTRIES; place++)
+			assert_int_equal(*board_page(&b, slot, place), slot * ENTRIES + place);
+	assert_true((uint8_t *)board_page(&b, 0, 0) >= (uint8_t *)&b.words[N]);
+	assert_true((uint8_t *)(board_page(&b, N - 1, ENTRIES - 1) + 1) <= b.ring);
 	munmap(base, size);
 	close(fd);
 }
@@ -117,6 +157,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(strip_sizes),
 		cmocka_unit_test(a_board_that_does_not_add_up_is_refused),
+		cmocka_unit_test(page_tables_stand_apart_and_have_memory_as_far_as_they_are_used),
 		cmocka_unit_test(sealed_weights_cannot_be_written),
 		cmocka_unit_test(pages_are_planned_and_checked),
 		cmocka_unit_test(progress_counts_from_the_run_that_want_names),
