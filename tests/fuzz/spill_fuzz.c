@@ -14,12 +14,9 @@
 #include "base/mem.h"
 #include "daemon/spill_file.h"
 #include "shm/probs.h"
+#include "tests/fuzz/spill_shape.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-enum { CONTEXT = 256, VOCAB = 100, PAGE = 64, PAGES = CONTEXT / PAGE_TOKENS };
-
-static const struct spill_model model = {.n_vocab = VOCAB, .n_context = CONTEXT, .page_bytes = PAGE};
 
 static void check_head(const struct spill_head *h)
 {
