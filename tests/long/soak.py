@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What takes minutes: hundreds of deaths under many streams, deaths in the middle of writing sessions, ten thousand sessions.
 
-usage: soak.py [deaths|writes|crowd|leaks]...     in a build folder; srcdir is the source's, and Python must have pynng
+usage: soak.py [deaths|writes|crowd|leaks]...     in a build folder; srcdir is the source's, and Python must have pynng, for crowd gguf too
 
 A run prints its seed; FALCON_SEED=N repeats its choices (not the machine's timing). FALCON_MODEL=FILE takes another model than the
-bundled one.
+bundled one, and for crowd than one of random weights in the shape of Falcon with 350 million parameters and 8,192 positions.
 """
 import collections
 import json
@@ -28,24 +28,24 @@ MODEL = os.environ.get("FALCON_MODEL") or os.path.join(SOURCE, "models", "falcon
 PROMPTS = ["Once upon a time", "The king said to his daughter", "A wolf came out of the wood", "There was a poor tailor who"]
 STREAMS, TOKENS, DEATHS = 32, 300, 200
 WRITERS, WRITES = 12, 40
-CLIENTS, SESSIONS = 1000, 10000
+CLIENTS, SESSIONS, OTHERS, FIRST = 1000, 10000, 4000, 200
+VOCABULARY = 65024
 
 
 class Falcond:
     """A falcond of its own, started again over the same folders as often as wanted."""
 
-    def __init__(self, *options, segments=False):
+    def __init__(self, *options, segments=False, model=MODEL):
         self.folder = tempfile.mkdtemp()
         self.segments = tempfile.mkdtemp(dir="/dev/shm") if segments else None
         self.path = f"{self.folder}/s"
         self.url = f"ipc://{self.path}"
-        self.options = [*options, *(["--segments", self.segments] if segments else [])]
+        self.options = ["--model", model, *options, *(["--segments", self.segments] if segments else [])]
         self.start()
 
     def start(self):
         with open(f"{self.folder}/log", "a") as log:
-            self.process = subprocess.Popen(["./falcond", "-c", "/dev/null", "--model", MODEL, "--socket", self.url, *self.options],
-                                            stderr=log)
+            self.process = subprocess.Popen(["./falcond", "-c", "/dev/null", "--socket", self.url, *self.options], stderr=log)
         subprocess.run(["./falconctl", "-s", self.url, "--wait", "60", "status"], stdout=subprocess.DEVNULL, check=True)
 
     def end(self):
@@ -231,45 +231,68 @@ class Plain:
         return json.loads(self.take(length)[4:])
 
 
-def make(c, prefix, n=SESSIONS):
-    """Sessions that begin alike, with a few tokens of their own each, as under one long system prompt. Returns tokens of one."""
+def tokenizer(path):
+    """Writes a tokenizer.json of as many tokens as Falcon's has: the bytes, then pairs of them, one of which a merge makes."""
+    printable = [*range(0x21, 0x7f), *range(0xa1, 0xad), *range(0xae, 0x100)]
+    alphabet = [chr(b) for b in printable] + [chr(0x100 + i) for i in range(256 - len(printable))]
+    vocabulary = [*alphabet, *(a + b for a in alphabet for b in alphabet)][:VOCABULARY]
+    with open(path, "w") as f:
+        json.dump({"model": {"vocab": {token: i for i, token in enumerate(vocabulary)}, "merges": [" ".join(alphabet[:2])]},
+                   "added_tokens": []}, f)
+
+
+def random_model(folder):
+    """A GGUF file of random weights with one key/value head: what an idle session costs depends on the shape alone."""
+    path = f"{folder}/350m.gguf"
+    tokenizer(f"{folder}/tokenizer.json")
+    subprocess.run([sys.executable, os.path.join(SOURCE, "bench", "random-gguf.py"), path, "350m", "q4_0", f"{folder}/tokenizer.json"],
+                   check=True)
+    return path
+
+
+def make(c, prefix, n):
+    """Sessions that begin alike, with a token or two of their own each, as under one long system prompt. Returns tokens of one."""
     common = [7 + i * 31 % 2000 for i in range(480)]
     for first in range(0, n, 200):
-        runs = [c.generate(ids=[*common, 11 + i % 2000, 12 + i // 2000], session=f"{prefix}{i}", n=2, ignore_eos=True)
-                for i in range(first, first + 200)]
+        runs = [c.generate(ids=[*common, 11 + i], session=f"{prefix}{i}", n=1, ignore_eos=True) for i in range(first, first + 200)]
         for run in runs:
             c.read(run["session"], run["cursor"])
-    return len(common) + 4
+    return len(common) + 2
 
 
-def drop(c, prefix, n=SESSIONS):
+def drop(c, prefix, n):
     for i in range(n):
         assert c.call("drop", session=f"{prefix}{i}")["dropped"]
 
 
+def others(d, c, prefix):
+    """Bytes more once others were made and dropped."""
+    before = d.memory()
+    make(c, prefix, OTHERS)
+    drop(c, prefix, OTHERS)
+    return d.memory() - before
+
+
 def crowd(_):
     """Clients that are connected and say nothing, and sessions that nobody uses; and what is left of those that are dropped."""
-    d = Falcond()
-    clients = [Plain(d.path) for _ in range(CLIENTS)]
-    sizes, left = [], []
-    with client(d.url) as c:
-        make(c, "first", 200)  # what falcond and its engine need once is there
-        drop(c, "first", 200)
-        sizes.append(d.memory())
-        for prefix in ("a", "b", "c"):
-            tokens = make(c, prefix)
-            sizes.append(d.memory())
+    with tempfile.TemporaryDirectory() as folder:
+        d = Falcond(model=os.environ.get("FALCON_MODEL") or random_model(folder))
+        clients = [Plain(d.path) for _ in range(CLIENTS)]
+        with client(d.url) as c:
+            make(c, "first", FIRST)  # what falcond and its engine need once is there, and what so many sessions need
+            drop(c, "first", FIRST)
+            before = d.memory()
+            tokens = make(c, "resident", SESSIONS)
+            each = (d.memory() - before) / (SESSIONS - FIRST) - tokens * 4
             states = collections.Counter((s["state"], s["where"]) for s in sessions_of(c))
             assert states[("idle", "memory")] == SESSIONS, states
             assert all(p.call("hello")["protocol"] == 1 for p in clients)
-            drop(c, prefix)
-            left.append(d.memory())
-    d.end()
-    each = (sizes[1] - sizes[0]) / SESSIONS - tokens * 4
-    grown = min(left[1] - left[0], left[2] - left[1])  # what leaks does so each time
+            drop(c, "resident", SESSIONS)
+            grown = min(others(d, c, "a"), others(d, c, "b"))  # what leaks does so each time
+        d.end()
     print(f"crowd: {CLIENTS} clients connected, {SESSIONS} sessions of {tokens} tokens resident; {each:.0f} bytes of an idle session beyond "
-          f"its pages and the ids of its tokens; {grown} bytes more after as many others")
-    assert each < 4096 and grown < SESSIONS * 50
+          f"its pages and the ids of its tokens; {grown} bytes more after {OTHERS} others")
+    assert each < 4096 and grown < OTHERS * 50
 
 
 def leaks(_):
