@@ -61,23 +61,4 @@ static inline __attribute__((always_inline)) void widen(const void *in, uint32_t
 		_mm256_storeu_ps(out + i, load(in, i, kv));
 }
 
-static inline float largest_of(const float *s, float m)
-{
-	__m256 x = _mm256_set1_ps(m);
-	for (int v = 0; v < 4; v++)
-		x = _mm256_max_ps(_mm256_loadu_ps(s + 8 * v), x);
-	__m128 z = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-	z = _mm_max_ps(z, _mm_movehl_ps(z, z));
-	return _mm_cvtss_f32(_mm_max_ss(z, _mm_movehdup_ps(z)));
-}
-
-static inline float tree(const float *e)
-{
-	__m256 u = _mm256_add_ps(_mm256_add_ps(_mm256_loadu_ps(e), _mm256_loadu_ps(e + 8)),
-				 _mm256_add_ps(_mm256_loadu_ps(e + 16), _mm256_loadu_ps(e + 24)));
-	__m128 w = _mm_add_ps(_mm256_castps256_ps128(u), _mm256_extractf128_ps(u, 1));
-	w = _mm_add_ps(w, _mm_movehl_ps(w, w));
-	return _mm_cvtss_f32(_mm_add_ss(w, _mm_movehdup_ps(w)));
-}
-
 #include "kernels/x86/attention_pages.h"

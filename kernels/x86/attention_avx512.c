@@ -57,23 +57,4 @@ static inline __attribute__((always_inline)) void widen(const void *in, uint32_t
 		_mm512_storeu_ps(out + i, load(in, i, kv));
 }
 
-static inline float largest_of(const float *s, float m)
-{
-	__m512 x = _mm512_max_ps(_mm512_loadu_ps(s + 16), _mm512_max_ps(_mm512_loadu_ps(s), _mm512_set1_ps(m)));
-	__m256 y = _mm256_max_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
-	__m128 z = _mm_max_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
-	z = _mm_max_ps(z, _mm_movehl_ps(z, z));
-	return _mm_cvtss_f32(_mm_max_ss(z, _mm_movehdup_ps(z)));
-}
-
-static inline float tree(const float *e)
-{
-	__m512 a = _mm512_loadu_ps(e), b = _mm512_loadu_ps(e + 16);
-	__m256 u = _mm256_add_ps(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)),
-				 _mm256_add_ps(_mm512_castps512_ps256(b), _mm512_extractf32x8_ps(b, 1)));
-	__m128 w = _mm_add_ps(_mm256_castps256_ps128(u), _mm256_extractf128_ps(u, 1));
-	w = _mm_add_ps(w, _mm_movehl_ps(w, w));
-	return _mm_cvtss_f32(_mm_add_ss(w, _mm_movehdup_ps(w)));
-}
-
 #include "kernels/x86/attention_pages.h"

@@ -11,6 +11,9 @@
  * micro-kernel widens elements on the way; where many tiles would repeat that, a page is staged in f32 once. Eight-bit codes
  * are multiplied as floats too: their sums are integers below 2^24, so exact.
  *
+ * Between the two stands the softmax of eight rows at a time: one row's largest score and one row's sum are each a chain of
+ * shuffles, those of eight rows a small transposition.
+ *
  * The including file gives, before this text:
  *	ATTENTION(op)   its name for op
  *	TILE_ROWS       most rows of a tile: 3 or 8
@@ -18,8 +21,6 @@
  *	product(rows, kv, from_zero, a, lda, b, ldb, steps, start, c, ldc)   always inline, the micro-kernel over 32 columns:
  *	                start is +0 or c[r][j] * start[r]; b's elements are of enum pages_kv; rows, kv, from_zero are constants
  *	widen(in, kv, n, out)   always inline, to f32, n a multiple of 16
- *	largest_of(s, m)    the largest of m and 32 scores; a NaN is never larger
- *	tree(e)             the sum of 32 weights in the order of docs/ARITHMETIC.md
  */
 #include <string.h>
 
@@ -183,24 +184,69 @@ static void weigh(const struct page *page, const uint32_t *length, uint32_t rows
 		memcpy(o + r * dim + whole, piece[r], (dim - whole) * sizeof *o);
 }
 
-/*
- * One row's online step over the first n of 32 scores, which become weights. Sets the exponent of the correction of what was
- * summed before, and the sum of the weights; a row that sees nothing (n = 0) keeps what it has. Loops of fixed lengths: a few
- * registers' work.
- */
-static void softmax(float *s, uint32_t n, float *m, float *ret_exponent, float *ret_sum)
+enum { EIGHT = 8 };
+
+static inline __m256 both(__m256 a, __m256 b, const bool add)
 {
-	*ret_exponent = *ret_sum = 0.0f;
-	if (n == 0)
-		return;
-	for (uint32_t t = 0; t < PAGE_TOKENS; t++)
-		s[t] = t < n ? s[t] : -INFINITY;
-	float largest = largest_of(s, *m) + 0.0f;
-	for (int t = 0; t < PAGE_TOKENS; t++)
-		s[t] = elementary_exp2(s[t] - largest);
-	*ret_sum = tree(s);
-	*ret_exponent = *m - largest;
-	*m = largest;
+	return add ? _mm256_add_ps(a, b) : _mm256_max_ps(a, b);
+}
+
+/* The lanes of eight registers folded by halves, as docs/ARITHMETIC.md has it: lane r is what became of register r. */
+static inline __m256 fold(const __m256 u[EIGHT], const bool add)
+{
+	__m256 a[4], b[2];
+	for (int i = 0; i < 4; i++)
+		a[i] = both(_mm256_permute2f128_ps(u[i], u[i + 4], 0x20), _mm256_permute2f128_ps(u[i], u[i + 4], 0x31), add);
+	for (int i = 0; i < 2; i++) {
+		__m256d x = _mm256_castps_pd(a[2 * i]), y = _mm256_castps_pd(a[2 * i + 1]);
+		b[i] = both(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)), _mm256_castpd_ps(_mm256_unpackhi_pd(x, y)), add);
+	}
+	return both(_mm256_shuffle_ps(b[0], b[1], 0x88), _mm256_shuffle_ps(b[0], b[1], 0xdd), add);
+}
+
+/* Of each row's 32 scores and m, the largest; a NaN is never larger: the instruction takes its second operand then. */
+static inline void largest_of(const float *s, uint32_t rows, const float *m, float ret[EIGHT])
+{
+	__m256 u[EIGHT];
+	for (uint32_t r = 0; r < EIGHT; r++) {
+		u[r] = _mm256_set1_ps(m[r < rows ? r : 0]);
+		for (uint32_t v = 0; v < 4 && r < rows; v++)
+			u[r] = _mm256_max_ps(_mm256_loadu_ps(s + r * PAGE_TOKENS + 8 * v), u[r]);
+	}
+	_mm256_storeu_ps(ret, _mm256_add_ps(fold(u, false), _mm256_setzero_ps()));
+}
+
+/* The sum of each row's 32 weights. */
+static inline void sum_of(const float *e, uint32_t rows, float ret[EIGHT])
+{
+	__m256 u[EIGHT];
+	for (uint32_t r = 0; r < EIGHT; r++, e += r < rows ? PAGE_TOKENS : 0)
+		u[r] = _mm256_add_ps(_mm256_add_ps(_mm256_loadu_ps(e), _mm256_loadu_ps(e + 8)),
+				     _mm256_add_ps(_mm256_loadu_ps(e + 16), _mm256_loadu_ps(e + 24)));
+	_mm256_storeu_ps(ret, fold(u, true));
+}
+
+/*
+ * At most eight rows' online step over the first n[r] of 32 scores, which become weights. Sets the exponent of the correction of
+ * what was summed before, and the sum of the weights; a row that sees nothing keeps what it has.
+ */
+static inline __attribute__((always_inline)) void softmax(float *s, const uint32_t rows, const uint32_t *n, float *m,
+							  float *ret_exponent, float *ret_sum)
+{
+	float largest[EIGHT], sum[EIGHT];
+	for (uint32_t r = 0; r < rows; r++)
+		for (uint32_t t = n[r]; t < PAGE_TOKENS; t++)
+			s[r * PAGE_TOKENS + t] = -INFINITY;
+	largest_of(s, rows, m, largest);
+	for (uint32_t r = 0; r < rows; r++)
+		for (uint32_t t = 0; t < PAGE_TOKENS; t++)
+			s[r * PAGE_TOKENS + t] = elementary_exp2(s[r * PAGE_TOKENS + t] - largest[r]);
+	sum_of(s, rows, sum);
+	for (uint32_t r = 0; r < rows; r++) {
+		ret_exponent[r] = n[r] ? m[r] - largest[r] : 0.0f;
+		ret_sum[r] = n[r] ? sum[r] : 0.0f;
+		m[r] = largest[r];
+	}
 }
 
 static void add_bias(float *s, float slope, const struct page *page)
@@ -227,6 +273,27 @@ static void encode(const float *q, uint32_t dim, uint32_t rows, const struct sta
 	}
 }
 
+/* Scores of at most eight rows, from `first` on, become weights. */
+static void weigh_scores(const struct page *page, const uint32_t *length, const float *slope, uint32_t rows, uint32_t first, float *m,
+			 const struct stage *stage)
+{
+	float *s = stage->weights + first * PAGE_TOKENS;
+	uint32_t n[EIGHT];
+	for (uint32_t r = 0; r < rows; r++) {
+		n[r] = visible(length[r], page->at);
+		if (page->key_scales)
+			multiply(s + r * PAGE_TOKENS, stage->scale[first + r], page->key_scales);
+		if (slope)
+			add_bias(s + r * PAGE_TOKENS, slope[r], page);
+	}
+	if (rows == EIGHT)
+		softmax(s, EIGHT, n, m, stage->correction + first, stage->sum + first);
+	else
+		softmax(s, rows, n, m, stage->correction + first, stage->sum + first);
+	for (uint32_t r = 0; r < rows && page->value_scales; r++)
+		multiply(s + r * PAGE_TOKENS, 1.0f, page->value_scales);
+}
+
 /* All rows against one page. */
 static void attend_page(const struct page *page, const float *q, const uint32_t *length, const float *slope, uint32_t rows,
 			struct kernels_partial out, const struct stage *stage)
@@ -238,17 +305,8 @@ static void attend_page(const struct page *page, const float *q, const uint32_t 
 		product_of(n, page->kv, true, q + r * dim, dim, page->keys, PAGE_TOKENS, page->dim, NULL,
 			   stage->weights + r * PAGE_TOKENS, PAGE_TOKENS);
 	}
-	for (uint32_t r = 0; r < rows; r++) {
-		uint32_t n = visible(length[r], page->at);
-		float *s = stage->weights + r * PAGE_TOKENS;
-		if (page->key_scales)
-			multiply(s, stage->scale[r], page->key_scales);
-		if (slope)
-			add_bias(s, slope[r], page);
-		softmax(s, n, &out.m[r], &stage->correction[r], &stage->sum[r]);
-		if (page->value_scales)
-			multiply(s, 1.0f, page->value_scales);
-	}
+	for (uint32_t r = 0; r < rows; r += EIGHT)
+		weigh_scores(page, length + r, slope ? slope + r : NULL, rows - r < EIGHT ? rows - r : EIGHT, r, out.m + r, stage);
 	for (uint32_t r = 0; r < rows; r++) {
 		stage->correction[r] = elementary_exp2(stage->correction[r]);
 		out.l[r] = fmaf(out.l[r], stage->correction[r], stage->sum[r]);
