@@ -144,8 +144,8 @@ float kernels_log(float x);
 size_t kernels_scratch_bytes(uint32_t cols, uint32_t head_dim, uint32_t rows);
 
 /*
- * The best table that this CPU and operating system run, at most `limit` ("portable", "avx2", "avx512", "amx"; NULL: no
- * limit). NULL for an unknown name. Called before a system call filter is closed: AMX is asked of the operating system.
+ * The best table that this CPU and operating system run, at most `limit` ("portable", "avx2", "avx512", "amx"; NULL or
+ * "": no limit). NULL for an unknown name. Called before a system call filter is closed: AMX is asked of the operating system.
  */
 const struct kernels *kernels_select(const char *limit);
 

@@ -90,6 +90,8 @@ const struct kernels *kernels_at(unsigned i)
 
 const struct kernels *kernels_select(const char *limit)
 {
+	if (limit != NULL && limit[0] == '\0')
+		limit = NULL;
 	bool known = limit == NULL || strcmp(limit, "avx2") == 0 || strcmp(limit, "avx512") == 0 || strcmp(limit, "amx") == 0 ||
 		     strcmp(limit, "portable") == 0;
 	if (!known)

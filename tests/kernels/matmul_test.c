@@ -333,6 +333,7 @@ static void the_best_is_chosen_within_the_limit(void **state)
 	while (kernels_at(n) != NULL)
 		n++;
 	assert_ptr_equal(kernels_select(NULL), kernels_at(n - 1));
+	assert_ptr_equal(kernels_select(""), kernels_at(n - 1)); /* set to nothing in an environment is not set */
 	assert_ptr_equal(kernels_select("amx"), kernels_at(n - 1));
 }
 
