@@ -89,7 +89,7 @@ def proportions(pid):
 
 
 def client(url):
-    c = Client(url, timeout_ms=120000)
+    c = Client(url, timeout_ms=120000, block=False)
     c.socket.resend_time = 500  # a falcond that died never saw it
     return c
 

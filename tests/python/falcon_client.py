@@ -11,11 +11,11 @@ class Refused(Exception):
 
 
 class Client:
-    """A connection. timeout_ms bounds how long one reply is waited for."""
+    """A connection. timeout_ms bounds how long one reply is waited for; without `block` a falcond that is not there yet is, too."""
 
-    def __init__(self, url, timeout_ms=60000):
+    def __init__(self, url, timeout_ms=60000, block=True):
         self.socket = pynng.Req0(recv_timeout=timeout_ms, send_timeout=timeout_ms, reconnect_time_min=10)
-        self.socket.dial(url, block=True)
+        self.socket.dial(url, block=block)
 
     def close(self):
         self.socket.close()
