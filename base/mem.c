@@ -2,11 +2,15 @@
 #include "base/mem.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/check.h"
+
+enum { HUGE = 2 << 20 }; /* bytes of a huge page */
 
 void *xmalloc(size_t size)
 {
@@ -29,12 +33,22 @@ void *xreallocarray(void *old, size_t count, size_t size)
 	return p;
 }
 
+/*
+ * A large one is not written here: its pages are given back, which makes them zeros that appear at the first touch, and the
+ * kernel may make them huge. An engine's hundred megabytes of activations cost 30 ms of its start otherwise.
+ */
 void *xaligned(size_t alignment, size_t size)
 {
 	void *p = NULL;
+	bool large = size >= HUGE;
+	alignment = large && alignment < HUGE ? HUGE : alignment;
 	size_t rounded = (size + alignment - 1) / alignment * alignment;
-	CHECK(posix_memalign(&p, alignment, rounded ? rounded : alignment) == 0);
-	memset(p, 0, rounded ? rounded : alignment);
+	rounded = rounded ? rounded : alignment;
+	CHECK(posix_memalign(&p, alignment, rounded) == 0);
+	if (large && madvise(p, rounded, MADV_DONTNEED) == 0)
+		madvise(p, rounded, MADV_HUGEPAGE); /* a wish */
+	else
+		memset(p, 0, rounded);
 	return p;
 }
 

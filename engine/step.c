@@ -72,7 +72,7 @@ static int open_tokenizer(struct step *s, struct err *e)
 	const uint8_t *blob = (const uint8_t *)(const void *)h + h->tokenizer_offset;
 	if (((const struct weights_tokenizer *)(const void *)blob)->pre == WEIGHTS_PRE_NONE)
 		return 0;
-	return tokenizer_new(blob, h->tokenizer_size, &s->tokenizer, e);
+	return tokenizer_new_words(blob, h->tokenizer_size, &s->tokenizer, e);
 }
 
 int step_new(const struct segments *segments, const struct kernels *kernels, const struct step_options *o, struct step **ret,

@@ -3,8 +3,9 @@
  * From text to ids in three steps: tokens that are matched as a whole (control and added ones) cut the text first, the
  * pre-split (split.c) cuts what is between them into pieces, and merging (bpe.c) makes ids of a piece's bytes.
  *
- * Most pieces of ordinary text are one token. For each token it is found out at load whether merging its bytes would lead to
- * it, so that such a piece costs one look-up by its bytes and no merging. That needs no cache, and so no lock.
+ * Most pieces of ordinary text are one token. When such a piece first comes, it is found out whether merging its bytes leads to
+ * that token, and from then on it costs one look-up and no merging. To find it out for all tokens at load would take most of the
+ * time in which falcond and an engine start. Whoever finds it out writes the same byte, so no lock is needed.
  *
  * The bytes of a merge's result are checked to be those of its two halves, so that whatever the tables say, the ids of a
  * text detokenize to the text. Invalid UTF-8 is legal: each byte that belongs to no character is a piece of its own.
@@ -12,6 +13,7 @@
 #include "text/tokenizer.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +24,9 @@
 #include "text/utf8.h"
 
 #define TOKENIZER_MAGIC 0x544f4b4eu
+
+/* Whether a piece with a token's bytes becomes this token. */
+enum one_piece { ONE_PIECE_UNKNOWN, ONE_PIECE_YES, ONE_PIECE_NO };
 
 /* A token that is matched as a whole in front of the pre-split. */
 struct special {
@@ -37,7 +42,7 @@ struct tokenizer {
 	uint32_t *start; /* [n_tokens + 1] into bytes */
 	uint8_t *kind;   /* [n_tokens] enum weights_token_kind */
 	char *bytes;
-	bool *one_piece; /* [n_tokens] a piece with these bytes becomes this token */
+	_Atomic uint8_t *one_piece; /* [n_tokens] enum one_piece, or NULL: for words alone */
 	int32_t byte_id[256]; /* -1: no token has just this byte */
 
 	struct slot { uint32_t tag; int32_t id; } *slots; /* hash table of all tokens by their bytes; id -1: empty */
@@ -97,6 +102,9 @@ static int read_tables(struct tokenizer *t, const uint8_t *blob, size_t size, st
 	for (uint32_t i = 0; i < h->n_tokens; i++)
 		if (t->start[i] > t->start[i + 1] || t->kind[i] > WEIGHTS_TOKEN_UNUSED)
 			return err_set(e, -EINVAL, "tokenizer: token %u is out of bounds", i);
+	for (uint32_t i = 0; i < h->n_eos; i++)
+		if (h->eos[i] < 0 || h->eos[i] >= (int32_t)h->n_tokens)
+			return err_set(e, -EINVAL, "tokenizer: end-of-text token %d is out of range", h->eos[i]);
 	if (t->start[0] != 0 || t->start[h->n_tokens] != h->n_bytes)
 		return err_set(e, -EINVAL, "tokenizer: the tokens' text does not fill its table");
 	*ret_merges = xmalloc(merges);
@@ -192,47 +200,30 @@ static void merge_bytes(const struct tokenizer *t, const char *bytes, size_t len
 		list->length = from + bpe_merge(&t->bpe, list->data + from, list->length - from);
 }
 
-static void find_one_piece(struct tokenizer *t)
+/* What is needed to make ids of text. */
+static int prepare_encoding(struct tokenizer *t, const struct weights_merge *merges, struct err *e)
 {
-	struct ids list = {0};
-	t->one_piece = xcalloc(t->header.n_tokens, sizeof *t->one_piece);
-	for (uint32_t id = 0; id < t->header.n_tokens; id++) {
-		uint32_t length = t->start[id + 1] - t->start[id];
-		if (t->kind[id] != WEIGHTS_TOKEN_NORMAL || length == 0)
-			continue;
-		list.length = 0;
-		merge_bytes(t, t->bytes + t->start[id], length, &list);
-		t->one_piece[id] = t->header.flags & WEIGHTS_IGNORE_MERGES || (list.length == 1 && list.data[0] == (int32_t)id);
-	}
-	ids_done(&list);
-}
-
-static int load(struct tokenizer *t, const void *blob, size_t size, struct weights_merge **merges, struct err *e)
-{
-	int r = read_tables(t, blob, size, merges, e);
+	for (uint32_t i = 0; i < t->header.n_merges; i++)
+		if (!is_pair(t, &merges[i]))
+			return err_set(e, -EINVAL, "tokenizer: merge %u does not make what its halves are", i);
+	int r = split_init(&t->split, t->header.pre, e);
 	if (r < 0)
 		return r;
-	for (uint32_t i = 0; i < t->header.n_merges; i++)
-		if (!is_pair(t, &(*merges)[i]))
-			return err_set(e, -EINVAL, "tokenizer: merge %u does not make what its halves are", i);
-	for (uint32_t i = 0; i < t->header.n_eos; i++)
-		if (t->header.eos[i] < 0 || t->header.eos[i] >= (int32_t)t->header.n_tokens)
-			return err_set(e, -EINVAL, "tokenizer: end-of-text token %d is out of range", t->header.eos[i]);
-	if ((r = split_init(&t->split, t->header.pre, e)) < 0)
-		return r;
-	bpe_init(&t->bpe, *merges, t->header.n_merges);
+	bpe_init(&t->bpe, merges, t->header.n_merges);
 	make_index(t);
 	make_special(t);
-	find_one_piece(t);
+	t->one_piece = xcalloc(t->header.n_tokens, sizeof *t->one_piece);
 	return 0;
 }
 
-int tokenizer_new(const void *blob, size_t size, struct tokenizer **ret, struct err *e)
+static int new_tokenizer(const void *blob, size_t size, bool words, struct tokenizer **ret, struct err *e)
 {
 	struct tokenizer *t = xcalloc(1, sizeof *t);
 	t->magic = TOKENIZER_MAGIC;
 	struct weights_merge *merges = NULL;
-	int r = load(t, blob, size, &merges, e);
+	int r = read_tables(t, blob, size, &merges, e);
+	if (r == 0 && !words)
+		r = prepare_encoding(t, merges, e);
 	free(merges);
 	if (r < 0) {
 		tokenizer_free(t);
@@ -240,6 +231,16 @@ int tokenizer_new(const void *blob, size_t size, struct tokenizer **ret, struct 
 	}
 	*ret = t;
 	return 0;
+}
+
+int tokenizer_new(const void *blob, size_t size, struct tokenizer **ret, struct err *e)
+{
+	return new_tokenizer(blob, size, false, ret, e);
+}
+
+int tokenizer_new_words(const void *blob, size_t size, struct tokenizer **ret, struct err *e)
+{
+	return new_tokenizer(blob, size, true, ret, e);
 }
 
 void tokenizer_free(struct tokenizer *t)
@@ -251,7 +252,7 @@ void tokenizer_free(struct tokenizer *t)
 	bpe_done(&t->bpe);
 	free(t->special);
 	free(t->slots);
-	free(t->one_piece);
+	free((void *)t->one_piece);
 	free(t->bytes);
 	free(t->kind);
 	free(t->start);
@@ -270,12 +271,23 @@ struct encoding {
 static int encode_piece(void *context, const char *piece, size_t length)
 {
 	struct encoding *c = context;
-	int32_t id = find(c->t, piece, length);
-	if (id >= 0 && c->t->one_piece[id]) {
+	const struct tokenizer *t = c->t;
+	int32_t id = find(t, piece, length);
+	uint8_t known = id < 0 ? ONE_PIECE_NO : atomic_load_explicit(&t->one_piece[id], memory_order_relaxed);
+	if (known == ONE_PIECE_YES) {
 		ids_add(c->list, id);
 		return 0;
 	}
-	merge_bytes(c->t, piece, length, c->list);
+	size_t from = c->list->length;
+	bool whole = id >= 0 && t->kind[id] == WEIGHTS_TOKEN_NORMAL && t->header.flags & WEIGHTS_IGNORE_MERGES;
+	if (whole)
+		ids_add(c->list, id);
+	else
+		merge_bytes(t, piece, length, c->list);
+	if (known == ONE_PIECE_UNKNOWN) {
+		whole |= t->kind[id] == WEIGHTS_TOKEN_NORMAL && c->list->length == from + 1 && c->list->data[from] == id;
+		atomic_store_explicit(&t->one_piece[id], whole ? ONE_PIECE_YES : ONE_PIECE_NO, memory_order_relaxed);
+	}
 	return 0;
 }
 
@@ -340,6 +352,7 @@ static int encode(struct encoding *c, const char *text, size_t length, bool spec
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t length, bool special, struct ids *list, struct err *e)
 {
 	CHECK_OBJ(t, TOKENIZER_MAGIC);
+	CHECK(t->one_piece != NULL);
 	if (length > INT32_MAX)
 		return err_set(e, -EINVAL, "tokenizer: %zu bytes are too many for one text", length);
 	struct encoding c = {.t = t,
@@ -368,6 +381,7 @@ const char *tokenizer_bytes(const struct tokenizer *t, int32_t id, size_t *ret_l
 
 int32_t tokenizer_find(const struct tokenizer *t, const char *text, size_t length)
 {
+	CHECK(t->slots != NULL);
 	return find(t, text, length);
 }
 

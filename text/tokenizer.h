@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Byte-level BPE from the tables of a weights image (struct weights_tokenizer). A tokenizer is immutable and may be used by
- * several threads at once.
+ * Byte-level BPE from the tables of a weights image (struct weights_tokenizer). A tokenizer may be used by several threads at
+ * once.
  */
 #ifndef FALCON_TEXT_TOKENIZER_H
 #define FALCON_TEXT_TOKENIZER_H
@@ -16,6 +16,9 @@ struct tokenizer;
 
 /* Copies what it needs out of tables [blob, blob + size), as at header.tokenizer_offset, after checking them. 0 or -EINVAL. */
 int tokenizer_new(const void *blob, size_t size, struct tokenizer **ret, struct err *e);
+
+/* The same for turning ids into text alone, in a small part of the time: neither tokenizer_encode() nor tokenizer_find(). */
+int tokenizer_new_words(const void *blob, size_t size, struct tokenizer **ret, struct err *e);
 void tokenizer_free(struct tokenizer *t);
 
 /*
