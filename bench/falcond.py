@@ -2,6 +2,7 @@
 """A falcond of a benchmark's own, and falconctl asking it."""
 import os
 import subprocess
+import time
 
 
 class Falcond:
@@ -10,12 +11,23 @@ class Falcond:
     def __init__(self, build, model, folder, name="falcond", **keys):
         self.build = build
         self.url = f"ipc://{folder}/{name}.sock"
-        config = os.path.join(folder, f"{name}.yaml")
-        with open(config, "w") as f:
+        self.config = os.path.join(folder, f"{name}.yaml")
+        with open(self.config, "w") as f:
             for key, value in {"model": os.path.abspath(model), "socket": self.url, **keys}.items():
                 f.write(f"{key}: {value}\n")
-        self.process = subprocess.Popen([os.path.join(build, "falcond"), "-c", config], stderr=subprocess.DEVNULL)
+        self.start()
         self.ask("--wait", "60", "status")
+
+    def start(self):
+        self.process = subprocess.Popen([os.path.join(self.build, "falcond"), "-c", self.config], stderr=subprocess.DEVNULL)
+
+    def kill_and_start(self):
+        """kill -9, and the next one as soon as it is gone; returns the moment of the kill. It is not ready yet."""
+        begun = time.monotonic()
+        self.process.kill()
+        self.process.wait()
+        self.start()
+        return begun
 
     def command(self, *arguments):
         return [os.path.join(self.build, "falconctl"), "-s", self.url, *arguments]
