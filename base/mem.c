@@ -10,8 +10,6 @@
 
 #include "base/check.h"
 
-enum { HUGE = 2 << 20 }; /* bytes of a huge page */
-
 void *xmalloc(size_t size)
 {
 	void *p = malloc(size ? size : 1);
@@ -40,8 +38,8 @@ void *xreallocarray(void *old, size_t count, size_t size)
 void *xaligned(size_t alignment, size_t size)
 {
 	void *p = NULL;
-	bool large = size >= HUGE;
-	alignment = large && alignment < HUGE ? HUGE : alignment;
+	bool large = size >= MEM_HUGE;
+	alignment = large && alignment < MEM_HUGE ? MEM_HUGE : alignment;
 	size_t rounded = (size + alignment - 1) / alignment * alignment;
 	rounded = rounded ? rounded : alignment;
 	CHECK(posix_memalign(&p, alignment, rounded) == 0);

@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { MEM_HUGE = 2 << 20 }; /* bytes of a huge page */
+
 void *xmalloc(size_t size) __attribute__((malloc, returns_nonnull));
 void *xcalloc(size_t count, size_t size) __attribute__((malloc, returns_nonnull)); /* aborts on overflow */
 void *xreallocarray(void *old, size_t count, size_t size) __attribute__((returns_nonnull));

@@ -14,13 +14,13 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/mem.h"
 #include "shm/heritage.h"
 #include "shm/segment.h"
 
 enum {
 	SLOTS_PER_OWNER = 4,   /* slots are for as many users at their limit */
 	PAGES_MOST = 1 << 22,
-	HUGE = 2 << 20,
 };
 
 /* MemAvailable, or what sysconf knows of free memory where there is no /proc. */
@@ -58,7 +58,7 @@ int store_begin(struct store *s, struct keep *k, struct err *e)
 static double huge_share(const uint8_t *base, uint64_t size)
 {
 	volatile uint8_t sum = 0;
-	for (uint64_t at = 0; at < size; at += HUGE)
+	for (uint64_t at = 0; at < size; at += MEM_HUGE)
 		sum = (uint8_t)(sum + base[at]);
 	double share = (double)segment_huge_bytes(base) / (double)size;
 	return share > 1 ? 1 : share;

@@ -81,8 +81,6 @@ float pace_room(const struct pace *p, float rows, float ns)
 {
 	struct pace_point below = {.rows = rows, .ns = pace_ns(p, rows)};
 	float most = below.ns + ns;
-	if (rows > 0 && below.ns == 0)
-		return 0;
 	for (const struct pace_point *next = p->points; next < p->points + PACE_POINTS; next++) {
 		if (next->rows <= rows || !remembered(p, next))
 			continue;

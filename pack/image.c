@@ -28,7 +28,7 @@
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
 #endif
 
-enum { THREADS = 8, PAGE = 4096, HUGE = 2 << 20 };
+enum { THREADS = 8, PAGE = 4096 };
 
 struct work {
 	uint8_t *image;
@@ -73,7 +73,7 @@ static void hash_source(struct work *w)
 			continue;
 		XXH3_128bits_update(state, &f->size, sizeof f->size);
 		for (size_t at = 0; at < f->size;) {
-			size_t n = f->size - at < 16 * HUGE ? f->size - at : 16 * HUGE;
+			size_t n = f->size - at < 16 * MEM_HUGE ? f->size - at : 16 * MEM_HUGE;
 			XXH3_128bits_update(state, f->data + at, n);
 			at += n;
 			count(w, n);
@@ -107,7 +107,7 @@ static void fill(struct work *w, struct plan_part *part)
 	} else {
 		advise(part->source, MADV_WILLNEED);
 		uint64_t strip = weights_strip_bytes(t->type, t->cols);
-		uint32_t n = (t->rows + WEIGHTS_STRIP - 1) / WEIGHTS_STRIP, step = strip < HUGE ? (uint32_t)(HUGE / strip) : 1;
+		uint32_t n = (t->rows + WEIGHTS_STRIP - 1) / WEIGHTS_STRIP, step = strip < MEM_HUGE ? (uint32_t)(MEM_HUGE / strip) : 1;
 		for (uint32_t s = 0; s < n; s += step) {
 			uint32_t some = n - s < step ? n - s : step;
 			layout_strips(t->type, part->source->data, &part->map, t->rows, t->cols, s, some, out);
@@ -220,7 +220,7 @@ static int map_image(int fd, uint64_t size, uint8_t **ret, struct err *e)
 	if (r < 0)
 		return r;
 	uint8_t *image = base;
-	for (uint64_t at = 0; at < size; at += HUGE)
+	for (uint64_t at = 0; at < size; at += MEM_HUGE)
 		*(volatile uint8_t *)(image + at) = 0;
 	madvise(image, size, MADV_COLLAPSE); /* may fail: small pages are only slower */
 	*ret = image;

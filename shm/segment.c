@@ -10,7 +10,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, HUGE = 2 << 20 };
+#include "base/mem.h"
+
+enum { PAGE = 4096 };
 
 int segment_create(const char *name, uint64_t size, struct err *e)
 {
@@ -64,14 +66,14 @@ int segment_reopen_readonly(int fd, struct err *e)
 static void *map_aligned(int fd, size_t size, int protection)
 {
 	size_t whole = (size + PAGE - 1) / PAGE * PAGE;
-	uint8_t *reserved = mmap(NULL, whole + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint8_t *reserved = mmap(NULL, whole + MEM_HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (reserved == MAP_FAILED)
 		return MAP_FAILED;
-	uint8_t *base = reserved + (HUGE - (uintptr_t)reserved % HUGE) % HUGE;
+	uint8_t *base = reserved + (MEM_HUGE - (uintptr_t)reserved % MEM_HUGE) % MEM_HUGE;
 	if (base > reserved)
 		munmap(reserved, (size_t)(base - reserved));
-	if (base < reserved + HUGE)
-		munmap(base + whole, (size_t)(reserved + HUGE - base));
+	if (base < reserved + MEM_HUGE)
+		munmap(base + whole, (size_t)(reserved + MEM_HUGE - base));
 	void *mapped = mmap(base, size, protection, MAP_SHARED | MAP_FIXED, fd, 0);
 	if (mapped == MAP_FAILED)
 		munmap(base, whole);

@@ -77,8 +77,8 @@ static int32_t find(const struct tokenizer *t, const char *bytes, size_t length)
 	return lookup(t, bytes, length, &tag)->id;
 }
 
-/* Checks the tables of a blob and copies the tokens. *ret_merges points into a copy that the caller frees. */
-static int read_tables(struct tokenizer *t, const uint8_t *blob, size_t size, struct weights_merge **ret_merges, struct err *e)
+/* Checks the tables of a blob and copies the tokens. *ret_merges is where the blob has the merges. */
+static int read_tables(struct tokenizer *t, const uint8_t *blob, size_t size, const uint8_t **ret_merges, struct err *e)
 {
 	struct weights_tokenizer *h = &t->header;
 	if (size < sizeof *h)
@@ -107,8 +107,7 @@ static int read_tables(struct tokenizer *t, const uint8_t *blob, size_t size, st
 			return err_set(e, -EINVAL, "tokenizer: end-of-text token %d is out of range", h->eos[i]);
 	if (t->start[0] != 0 || t->start[h->n_tokens] != h->n_bytes)
 		return err_set(e, -EINVAL, "tokenizer: the tokens' text does not fill its table");
-	*ret_merges = xmalloc(merges);
-	memcpy(*ret_merges, blob + starts + kinds, merges);
+	*ret_merges = blob + starts + kinds;
 	return 0;
 }
 
@@ -200,19 +199,37 @@ static void merge_bytes(const struct tokenizer *t, const char *bytes, size_t len
 		list->length = from + bpe_merge(&t->bpe, list->data + from, list->length - from);
 }
 
-/* What is needed to make ids of text. */
-static int prepare_encoding(struct tokenizer *t, const struct weights_merge *merges, struct err *e)
+/* What is known without merging. */
+static void make_one_piece(struct tokenizer *t)
+{
+	uint8_t normal = t->header.flags & WEIGHTS_IGNORE_MERGES ? ONE_PIECE_YES : ONE_PIECE_UNKNOWN;
+	t->one_piece = xcalloc(t->header.n_tokens, sizeof *t->one_piece);
+	for (uint32_t id = 0; id < t->header.n_tokens; id++)
+		atomic_init(&t->one_piece[id], t->kind[id] == WEIGHTS_TOKEN_NORMAL ? normal : ONE_PIECE_NO);
+}
+
+static int read_merges(struct tokenizer *t, const struct weights_merge *merges, struct err *e)
 {
 	for (uint32_t i = 0; i < t->header.n_merges; i++)
 		if (!is_pair(t, &merges[i]))
 			return err_set(e, -EINVAL, "tokenizer: merge %u does not make what its halves are", i);
-	int r = split_init(&t->split, t->header.pre, e);
-	if (r < 0)
-		return r;
 	bpe_init(&t->bpe, merges, t->header.n_merges);
+	return 0;
+}
+
+/* What is needed to make ids of text. */
+static int prepare_encoding(struct tokenizer *t, const uint8_t *merges, struct err *e)
+{
+	size_t bytes = sizeof(struct weights_merge) * (size_t)t->header.n_merges;
+	struct weights_merge *copy = xmalloc(bytes); /* the blob may be aligned to nothing */
+	memcpy(copy, merges, bytes);
+	int r = read_merges(t, copy, e);
+	free(copy);
+	if (r < 0 || (r = split_init(&t->split, t->header.pre, e)) < 0)
+		return r;
 	make_index(t);
 	make_special(t);
-	t->one_piece = xcalloc(t->header.n_tokens, sizeof *t->one_piece);
+	make_one_piece(t);
 	return 0;
 }
 
@@ -220,11 +237,10 @@ static int new_tokenizer(const void *blob, size_t size, bool words, struct token
 {
 	struct tokenizer *t = xcalloc(1, sizeof *t);
 	t->magic = TOKENIZER_MAGIC;
-	struct weights_merge *merges = NULL;
+	const uint8_t *merges;
 	int r = read_tables(t, blob, size, &merges, e);
 	if (r == 0 && !words)
 		r = prepare_encoding(t, merges, e);
-	free(merges);
 	if (r < 0) {
 		tokenizer_free(t);
 		return r;
@@ -279,13 +295,9 @@ static int encode_piece(void *context, const char *piece, size_t length)
 		return 0;
 	}
 	size_t from = c->list->length;
-	bool whole = id >= 0 && t->kind[id] == WEIGHTS_TOKEN_NORMAL && t->header.flags & WEIGHTS_IGNORE_MERGES;
-	if (whole)
-		ids_add(c->list, id);
-	else
-		merge_bytes(t, piece, length, c->list);
+	merge_bytes(t, piece, length, c->list);
 	if (known == ONE_PIECE_UNKNOWN) {
-		whole |= t->kind[id] == WEIGHTS_TOKEN_NORMAL && c->list->length == from + 1 && c->list->data[from] == id;
+		bool whole = c->list->length == from + 1 && c->list->data[from] == id;
 		atomic_store_explicit(&t->one_piece[id], whole ? ONE_PIECE_YES : ONE_PIECE_NO, memory_order_relaxed);
 	}
 	return 0;

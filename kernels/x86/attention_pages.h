@@ -209,7 +209,7 @@ static inline void largest_of(const float *s, uint32_t rows, const float *m, flo
 {
 	__m256 u[EIGHT];
 	for (uint32_t r = 0; r < EIGHT; r++) {
-		u[r] = _mm256_set1_ps(m[r < rows ? r : 0]);
+		u[r] = r < rows ? _mm256_set1_ps(m[r]) : _mm256_setzero_ps();
 		for (uint32_t v = 0; v < 4 && r < rows; v++)
 			u[r] = _mm256_max_ps(_mm256_loadu_ps(s + r * PAGE_TOKENS + 8 * v), u[r]);
 	}
@@ -220,9 +220,10 @@ static inline void largest_of(const float *s, uint32_t rows, const float *m, flo
 static inline void sum_of(const float *e, uint32_t rows, float ret[EIGHT])
 {
 	__m256 u[EIGHT];
-	for (uint32_t r = 0; r < EIGHT; r++, e += r < rows ? PAGE_TOKENS : 0)
-		u[r] = _mm256_add_ps(_mm256_add_ps(_mm256_loadu_ps(e), _mm256_loadu_ps(e + 8)),
-				     _mm256_add_ps(_mm256_loadu_ps(e + 16), _mm256_loadu_ps(e + 24)));
+	for (uint32_t r = 0; r < EIGHT; r++, e += PAGE_TOKENS)
+		u[r] = r >= rows ? _mm256_setzero_ps()
+				 : _mm256_add_ps(_mm256_add_ps(_mm256_loadu_ps(e), _mm256_loadu_ps(e + 8)),
+						 _mm256_add_ps(_mm256_loadu_ps(e + 16), _mm256_loadu_ps(e + 24)));
 	_mm256_storeu_ps(ret, fold(u, true));
 }
 

@@ -87,28 +87,27 @@ INLINE void tokens_of(struct columns w, const uint32_t strips, const float *x, s
 	}
 }
 
-/* The same of one panel for all types: functions of their own, or each type would have a copy of its own. */
-static void tokens_of_one(struct columns w, const float *x, size_t ldx, uint32_t tokens, float *out, size_t ldo, bool more)
-{
-	w.type = WEIGHTS_F32;
-	tokens_of(w, 1, x, ldx, tokens, out, ldo, more);
-}
-
-static void tokens_of_pair(struct columns w, const float *x, size_t ldx, uint32_t tokens, float *out, size_t ldo, bool more)
-{
-	w.type = WEIGHTS_F32;
-	tokens_of(w, PAIR, x, ldx, tokens, out, ldo, more);
-}
-
 /* Widens a panel of some strips into f32 columns. */
-INLINE struct columns widen(struct columns w, const uint32_t strips, float *panel)
+INLINE struct columns widen(struct columns w, uint32_t strips, float *panel)
 {
 	for (uint32_t s = 0; s < strips; s++)
 		for (uint32_t c = 0; c < w.n; c++)
 			_mm512_store_ps(panel + (size_t)(s * PANEL + c) * WEIGHTS_STRIP, column(w.strip + s * w.stride, w.type, c));
 	w.strip = (const uint8_t *)panel;
 	w.stride = (uint64_t)PANEL * WEIGHTS_STRIP * sizeof *panel;
+	w.type = WEIGHTS_F32;
 	return w;
+}
+
+/* One widened strip or PAIR: not inline, or each type would have a copy of its own. */
+static void tokens_of_panel(struct columns w, uint32_t strips, const float *x, size_t ldx, uint32_t tokens, float *out, size_t ldo,
+			    bool more)
+{
+	w.type = WEIGHTS_F32; /* the compiler is told what widen() has made */
+	if (strips == PAIR)
+		tokens_of(w, PAIR, x, ldx, tokens, out, ldo, more);
+	else
+		tokens_of(w, 1, x, ldx, tokens, out, ldo, more);
 }
 
 INLINE void product(const struct kernels_matrix *m, uint32_t type, uint32_t strip, uint32_t n_strips, const float *x, size_t ldx,
@@ -127,10 +126,8 @@ INLINE void product(const struct kernels_matrix *m, uint32_t type, uint32_t stri
 			float *o = out + (size_t)s * WEIGHTS_STRIP;
 			if (few)
 				tokens_of(w, FEW, x + c, ldx, tokens, o, ldo, more || c > 0);
-			else if (pair)
-				tokens_of_pair(widen(w, PAIR, panel), x + c, ldx, tokens, o, ldo, more || c > 0);
 			else if (tokens >= PANEL_FROM)
-				tokens_of_one(widen(w, 1, panel), x + c, ldx, tokens, o, ldo, more || c > 0);
+				tokens_of_panel(widen(w, taken, panel), taken, x + c, ldx, tokens, o, ldo, more || c > 0);
 			else
 				tokens_of(w, 1, x + c, ldx, tokens, o, ldo, more || c > 0);
 		}

@@ -28,20 +28,28 @@ static void strip_sizes(void **state)
 	assert_int_equal(weights_bytes(99, 16, 32), 0);
 }
 
+/* A segment with the board that is planned. Returns its descriptor. */
+static int make_board(const struct board_header *plan, struct board *ret, void **ret_base, uint64_t *ret_size)
+{
+	struct err e = {0};
+	int fd = segment_create("board", plan->size, &e);
+	assert_true(fd >= 0);
+	assert_int_equal(segment_map(fd, true, ret_base, ret_size, &e), 0);
+	memcpy(*ret_base, plan, sizeof *plan);
+	assert_int_equal(board_open(*ret_base, *ret_size, ret, &e), 0);
+	return fd;
+}
+
 static void a_board_that_does_not_add_up_is_refused(void **state)
 {
 	(void)state;
 	struct board_header plan;
 	board_plan(64, 2048, 4096, &plan);
+	struct board b;
 	struct err e = {0};
-	int fd = segment_create("board", plan.size, &e);
-	assert_true(fd >= 0);
 	void *base;
 	uint64_t size;
-	assert_int_equal(segment_map(fd, true, &base, &size, &e), 0);
-	memcpy(base, &plan, sizeof plan);
-	struct board b;
-	assert_int_equal(board_open(base, size, &b, &e), 0);
+	int fd = make_board(&plan, &b, &base, &size);
 	assert_true((uint8_t *)board_log(&b, 63) + 2048 * 4 <= (uint8_t *)base + size);
 	b.header->logs_offset += 4096;
 	assert_int_equal(board_open(base, size, &b, &e), -EINVAL);
@@ -66,14 +74,10 @@ static void page_tables_stand_apart_and_have_memory_as_far_as_they_are_used(void
 	struct board_header plan;
 	board_plan(N, CONTEXT, 4096, &plan);
 	assert_int_equal(plan.n_table, ENTRIES);
-	struct err e = {0};
-	int fd = segment_create("board", plan.size, &e);
+	struct board b;
 	void *base;
 	uint64_t size;
-	assert_int_equal(segment_map(fd, true, &base, &size, &e), 0);
-	memcpy(base, &plan, sizeof plan);
-	struct board b;
-	assert_int_equal(board_open(base, size, &b, &e), 0);
+	int fd = make_board(&plan, &b, &base, &size);
 	uint64_t before = memory_of(fd);
 	for (uint32_t slot = 0; slot < N; slot++)
 		for (uint32_t place = 0; place < USED; place++)
